@@ -87,7 +87,9 @@ def rescale_matrix(matrix: np.ndarray, old_size: int, new_size: int) -> np.ndarr
     return np.asarray(matrix, np.float64) * factor + np.array([[0, 0, shift], [0, 0, shift]])
 
 
-def crop_bounds(matrix: np.ndarray, size: int, frame_size: tuple[int, int], margin: int = 2) -> tuple[int, int, int, int]:
+def crop_bounds(
+    matrix: np.ndarray, size: int, frame_size: tuple[int, int], margin: int = 2
+) -> tuple[int, int, int, int]:
     """Return the frame box ``(x0, y0, x1, y1)`` that holds the whole crop, clipped to the frame.
 
     Args:
