@@ -1,0 +1,27 @@
+"""Images and video in and out: timestamps, rotation, colour, sound. The only part that knows codecs and BGR."""
+
+from fslab.media.frames import Frame, RgbFrame, YuvFrame
+from fslab.media.images import decode_image, encode_image, read_image, write_image
+from fslab.media.marks import read_marks
+from fslab.media.reader import VideoInfo, count_footage, is_video, probe, read_footage, read_frames
+from fslab.media.writer import VideoOptions, VideoWriter, write_video
+
+__all__ = [
+    "Frame",
+    "RgbFrame",
+    "VideoInfo",
+    "VideoOptions",
+    "VideoWriter",
+    "YuvFrame",
+    "count_footage",
+    "decode_image",
+    "encode_image",
+    "is_video",
+    "probe",
+    "read_footage",
+    "read_frames",
+    "read_image",
+    "read_marks",
+    "write_image",
+    "write_video",
+]
