@@ -1,7 +1,7 @@
 """fslab: the open face-swap lab. Footage of two people in, a swapped, marked and measured video out.
 
-Read the modules in the order the data flows: media, geometry, faces, tracking, extract, dataset, model, losses, train, blend,
-swap, video, evaluate; consent and provenance go with it from the first frame to the last.
+Read the modules in the order the data flows: media, geometry, faces, tracking, extract, dataset, model, losses, train,
+blend, swap, video, evaluate; consent and provenance go with it from the first frame to the last.
 
 Conventions, valid in every module (a docstring says only what differs):
 

@@ -1,4 +1,4 @@
-"""Stages in threads with bounded queues between them, so that decoding, networks and encoding overlap in constant memory."""
+"""Stages in threads with bounded queues between them: decoding, networks and encoding overlap in constant memory."""
 
 import queue
 import threading

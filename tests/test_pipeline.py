@@ -11,7 +11,7 @@ def test_keeps_order_and_ends():
 
 
 def test_never_runs_further_ahead_than_its_depth():
-    taken, produced = 0, 0
+    produced = 0
 
     def source():
         nonlocal produced
@@ -19,8 +19,7 @@ def test_never_runs_further_ahead_than_its_depth():
             produced = i + 1
             yield i
 
-    for _ in prefetch(source(), 4):
-        taken += 1
+    for taken, _ in enumerate(prefetch(source(), 4), 1):
         time.sleep(0.002)
         assert produced <= taken + 4 + 1  # one more is in the producer's hand
 

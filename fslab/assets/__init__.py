@@ -1,0 +1,1 @@
+"""Fonts and templates that ship with the package."""

@@ -1,0 +1,136 @@
+"""Put a swapped crop back into its frame: mask, colour, paste. Each step is a few lines and can be looked at alone."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from fslab.geometry import crop_bounds, invert, shift_matrix
+from fslab.media import Frame
+
+
+def outline_mask(outline: np.ndarray, size: int, erode: float, feather: float) -> np.ndarray:
+    """Return the soft mask of a face outline: 1 inside, 0 outside and at the crop's border.
+
+    Args:
+        outline: ``(N, 2)`` polygon, crop pixels.
+        size: side of the crop, pixels.
+        erode: how far the half-way line lies inside the outline, as a share of the face's size, >= 0.
+        feather: width of the soft edge, as a share of the face's size, >= 0. The edge ends at the outline's inside.
+
+    Returns:
+        ``(size, size)`` float32 in [0, 1].
+    """
+    hard = np.zeros((size, size), np.uint8)
+    polygon = np.round(outline * 16).astype(np.int32)  # 4 fractional bits
+    cv2.fillPoly(hard, [polygon], 255, lineType=cv2.LINE_AA, shift=4)
+    hard[[0, -1]] = hard[:, [0, -1]] = 0  # what the crop does not show cannot be replaced
+    face_size = float(np.sqrt(max((hard > 127).sum(), 1)))
+    distance = cv2.distanceTransform((hard > 127).astype(np.uint8), cv2.DIST_L2, 5)
+    edge = max(feather * face_size, 1.0)
+    ramp = np.clip((distance - erode * face_size) / edge + 0.5, 0, 1)
+    ramp[distance == 0] = 0
+    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ColourShift:
+    """A per-channel change of CIE Lab colours: ``out = (x - mean) * gain + mean + offset``, each ``(3,)`` float32."""
+
+    mean: np.ndarray
+    gain: np.ndarray
+    offset: np.ndarray
+
+    def towards(self, other: "ColourShift", share: float) -> "ColourShift":
+        """Return the mix ``(1 - share) * self + share * other``; used to smooth the colour over time."""
+        return ColourShift(
+            *(a + share * (b - a) for a, b in zip(self.arrays(), other.arrays(), strict=True))  # keeps float32
+        )
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (mean, gain, offset)."""
+        return self.mean, self.gain, self.offset
+
+
+def to_lab(image: np.ndarray) -> np.ndarray:
+    """Convert RGB, uint8 or float32 in [0, 1], to float32 CIE Lab (L in [0, 100], D65)."""
+    if image.dtype == np.uint8:
+        image = image.astype(np.float32) / 255
+    return cv2.cvtColor(image, cv2.COLOR_RGB2Lab)
+
+
+def colour_shift(swapped: np.ndarray, target: np.ndarray, mask: np.ndarray, limit: float = 1.4) -> ColourShift | None:
+    """Measure the colour change that gives ``swapped`` the target's colour statistics under the mask.
+
+    Reinhard et al. (2001), "Color Transfer between Images", IEEE CG&A 21(5), eqs. 10-11, in CIE Lab, on the inside
+    of the mask only (its soft edge mixes in hair and background), with the gain clipped so that an open mouth or a
+    shadow cannot blow up the contrast.
+
+    Args:
+        swapped: ``(S, S, 3)`` the decoder's face.
+        target: ``(S, S, 3)`` the target's crop.
+        mask: ``(S, S)`` in [0, 1].
+        limit: the gain lies in [1 / limit, limit].
+
+    Returns:
+        The shift, or None if the mask has no inside.
+    """
+    inside = mask > 0.95
+    if inside.sum() < 16:
+        return None
+    a, b = to_lab(swapped)[inside], to_lab(target)[inside]
+    mean = a.mean(axis=0)
+    gain = np.clip((b.std(axis=0) + 1) / (a.std(axis=0) + 1), 1 / limit, limit)  # + 1: flat areas have no contrast
+    return ColourShift(mean, gain.astype(np.float32), b.mean(axis=0) - mean)
+
+
+def apply_colour(image: np.ndarray, shift: ColourShift, strength: float = 1.0) -> np.ndarray:
+    """Apply a `ColourShift`; ``strength`` in [0, 1] scales it. Returns uint8 RGB."""
+    lab = to_lab(image)
+    lab += strength * ((lab - shift.mean) * (shift.gain - 1) + shift.offset)
+    return np.round(np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1) * 255).astype(np.uint8)
+
+
+def sharpen(image: np.ndarray, reference: np.ndarray, mask: np.ndarray, limit: float) -> np.ndarray:
+    """Give ``image`` back the gradient energy of ``reference`` by unsharp masking, no further than ``limit``.
+
+    Args:
+        image: ``(S, S, 3)`` uint8, the soft face.
+        reference: ``(S, S, 3)`` uint8, the target's crop: how sharp this footage is.
+        mask: ``(S, S)`` in [0, 1], where to measure.
+        limit: largest unsharp amount, >= 0; 0 leaves the image as it is.
+    """
+    inside = mask > 0.95
+    if limit <= 0 or inside.sum() < 16:
+        return image
+    low = cv2.GaussianBlur(image, (0, 0), max(image.shape[0] / 64, 0.8))
+    have, want = gradient_energy(image, inside), gradient_energy(reference, inside)
+    amount = float(np.clip((want / max(have, 1e-6)) ** 0.5 - 1, 0, limit))
+    return cv2.addWeighted(image, 1 + amount, low, -amount, 0)
+
+
+def gradient_energy(image: np.ndarray, inside: np.ndarray) -> float:
+    """Return the mean squared luma gradient of ``image`` where ``inside``, squared levels per pixel."""
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    dy, dx = np.gradient(luma)
+    return float((dx * dx + dy * dy)[inside].mean())
+
+
+def paste(frame: Frame, crop: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> None:
+    """Blend a crop into its frame, in place; pixels where the mask is 0 are not written.
+
+    Args:
+        frame: the frame to change.
+        crop: ``(S, S, 3)`` uint8 RGB.
+        mask: ``(S, S)`` float32 in [0, 1].
+        matrix: ``(2, 3)`` frame -> crop, pixels.
+    """
+    x0, y0, x1, y1 = crop_bounds(matrix, crop.shape[0], frame.size)
+    region = frame.crop(x0, y0, x1, y1)
+    unalign = invert(shift_matrix(matrix, x0, y0))
+    size = (x1 - x0, y1 - y0)
+    alpha = cv2.warpAffine(mask, unalign, size, flags=cv2.INTER_LINEAR)[..., None]
+    face = cv2.warpAffine(crop, unalign, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    changed = alpha[..., 0] > 1 / 512
+    blended = np.round(region + alpha * (face.astype(np.float32) - region)).astype(np.uint8)
+    frame.paste(blended, x0, y0, changed)

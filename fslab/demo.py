@@ -1,0 +1,73 @@
+"""The whole story on the packaged synthetic people: two clips in, a swapped, marked and measured clip out."""
+
+import time
+from pathlib import Path
+
+from fslab import console
+from fslab.cli import Evaluate, Swap
+from fslab.evaluate import EvalConfig
+from fslab.extract import ExtractConfig
+from fslab.media import read_frames, write_image
+from fslab.model import PRESETS
+from fslab.samples import sample_path
+from fslab.stages import evaluate, extract, swap, train
+from fslab.storage import prepare_output
+from fslab.viz import contact_sheet
+
+SHEET_FRAMES = (4, 20, 36, 52, 68)
+
+
+def run_demo(out: Path, budget: str, overwrite: bool) -> int:
+    """Extract ada and dan, train `tiny` for ``budget``, put dan's face on ada, measure it, verify its marks.
+
+    Args:
+        out: folder for everything that is made.
+        budget: training time, such as "5m".
+        overwrite: make everything anew; without it an ``out`` that exists is refused.
+
+    Returns:
+        The exit code of `verify` on the result: 0.
+    """
+    from dataclasses import replace
+
+    from fslab.stages import verify
+
+    started = time.monotonic()
+    prepare_output(out, overwrite)
+    model, config = PRESETS["tiny"]
+    folders = []
+    for name in ("ada", "dan"):
+        folders.append(out / "faces" / name)
+        extract(
+            sample_path(f"{name}.mp4"), folders[-1], name, sample_path(f"consents/{name}.json"), ExtractConfig(), True
+        )
+    run_dir = out / "runs" / "ada-dan"
+    if overwrite and run_dir.exists():
+        import shutil
+
+        shutil.rmtree(run_dir)
+    train(folders, run_dir, model, replace(config, budget=budget))
+    target, truth, result = sample_path("ada_target.mp4"), sample_path("ada_as_dan_truth.mp4"), out / "out.mp4"
+    swap(Swap(run_dir, target, result, identity="dan", replace="ada", overwrite=True))
+    report = out / "report"
+    evaluate(Evaluate(result, target, truth, folders[1], report, EvalConfig(), overwrite=True))
+    sheet = out / "contact_sheet.png"
+    with console.stage("contact sheet"):
+        write_image(sheet, make_sheet(target, result, truth))
+    code = verify(result)
+    console.say(f"\ndone in {time.monotonic() - started:.0f} s (training {budget})")
+    for what, path in (
+        ("video", result),
+        ("contact sheet: target | swap | truth", sheet),
+        ("report", report / "index.html"),
+    ):
+        console.say(f"  {what}: {path}")
+    return code
+
+
+def make_sheet(target: Path, swapped: Path, truth: Path):
+    """Return the contact sheet of chosen frames of three clips, as one picture."""
+    clips = []
+    for path in (target, swapped, truth):
+        clips.append([frame.rgb() for frame in read_frames(path) if frame.index in SHEET_FRAMES])
+    return contact_sheet(*clips, times=[i / 25 for i in SHEET_FRAMES])

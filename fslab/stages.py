@@ -1,0 +1,153 @@
+"""The commands' bodies: each runs one stage with a progress bar and prints what came out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fslab import console
+from fslab.consent import Consent, require_consent
+from fslab.coverage import PITCH_EDGES, YAW_EDGES, Coverage, summarise
+from fslab.evaluate import METRICS, EvalReport, evaluate_videos
+from fslab.extract import ExtractConfig, extract_faces
+from fslab.faceset import FaceSet
+from fslab.media import RgbFrame, is_video, read_image, write_image
+from fslab.model import ModelConfig
+from fslab.preview import preview_rows
+from fslab.provenance import save_marked_image, verify as verify_file
+from fslab.report import write_report
+from fslab.run import Run
+from fslab.storage import prepare_output
+from fslab.swap import Swapper, choose_replaced, swap_frame, swap_manifest
+from fslab.train import TrainConfig, TrainHooks
+from fslab.train import train as train_run
+from fslab.video import swap_video
+from fslab.viz import coverage_card, image_grid
+
+if TYPE_CHECKING:
+    from fslab import cli
+
+
+def extract(footage: Path, out: Path, identity: str, consent: Path, config: ExtractConfig, overwrite: bool) -> FaceSet:
+    """Extract a face set and print its coverage card."""
+    agreed = require_consent(Consent.load(consent), identity, "training")
+    with console.stage(f"extract {identity}") as progress:
+        result = extract_faces(footage, out, agreed, config, overwrite, progress)
+    console.say(f"  {identity} is {result.reason}")
+    card = summarise(identity, result.faceset.records)
+    print_coverage(card)
+    write_image(out / "coverage.png", coverage_card(card))
+    return result.faceset
+
+
+def print_coverage(card: Coverage) -> None:
+    """Print a coverage card: counts, yaw/pitch map, sharpness, warnings."""
+    drops = ", ".join(f"{n} {why}" for why, n in sorted(card.dropped.items(), key=lambda x: -x[1]))
+    console.say(f"  {card.n_kept} of {card.n_faces} faces kept" + (f" (dropped: {drops})" if drops else ""))
+    if card.n_kept:
+        low, mid, high = np.percentile(card.sharpness, [10, 50, 90])
+        console.say(
+            f"  eye distance {card.eye_distance:.0f} px, sharpness {low:.0f} / {mid:.0f} / {high:.0f} (10/50/90 %)"
+        )
+    columns = ["pitch \\ yaw", *(f"{a} to {b}" for a, b in zip(YAW_EDGES, YAW_EDGES[1:]))]
+    names = [f"{a} to {b}" for a, b in zip(PITCH_EDGES, PITCH_EDGES[1:])][::-1]
+    rows = [[name, *(str(n) if n else "·" for n in row)] for name, row in zip(names, card.poses, strict=True)]
+    console.table("  faces by pose, degrees", columns, rows)
+    for warning in card.warnings:
+        console.say(f"  ! {warning}")
+
+
+def train(folders: list[Path], out: Path, model: ModelConfig, config: TrainConfig) -> Run:
+    """Train a run with a live line of its losses and previews in the run folder."""
+    facesets = [FaceSet.load(folder) for folder in folders]
+    with console.stage(f"train {' and '.join(f.identity for f in facesets)}", "seconds") as progress:
+        hooks = TrainHooks(
+            on_step=lambda s: progress(int(s.seconds), int(s.budget_seconds), f"step {s.step} loss {s.loss:.4f}"),
+            on_preview=lambda run, path: write_image(path, preview_picture(run, facesets)),
+        )
+        run = train_run(facesets, out, model, config, hooks)
+    console.say(f"  {run.step} steps in {run.seconds:.0f} s; run folder {out}")
+    return run
+
+
+def preview_picture(run: Run, facesets: list[FaceSet]) -> np.ndarray:
+    """Return the preview grid of a run as one labelled picture."""
+    rows = preview_rows(run, facesets)
+    return image_grid(list(rows.values()), row_labels=list(rows))
+
+
+def swap(command: "cli.Swap") -> None:
+    """Swap a video or a picture and print what was done."""
+    run = Run.load(command.run_dir)
+    output = prepare_output(command.output, command.overwrite)
+    swapper = Swapper(run, command.identity, command.config)
+    if is_video(command.target):
+        with console.stage(f"swap {command.target.name}") as progress:
+            done = swap_video(swapper, command.target, output, command.replace, command.video, progress)
+        console.say(f"  {done.n_swapped} of {done.n_frames} frames: {done.replaced} as {command.identity}; {output}")
+        return
+    frame = RgbFrame(read_image(command.target))
+    n = swap_frame(swapper, frame, command.replace)
+    person = choose_replaced(run, command.identity, command.replace)
+    save_marked_image(output, frame.rgb(), swap_manifest(swapper, person, command.target).with_frames(1, 1))
+    console.say(f"  {n} face(s): {person} as {command.identity}; {output}")
+
+
+def evaluate(command: "cli.Evaluate") -> EvalReport:
+    """Measure a swapped video, write the report and print the metrics."""
+    prepare_output(command.out, command.overwrite)
+    source = FaceSet.load(command.source).embedding() if command.source else None
+    with console.stage(f"evaluate {command.swapped.name}") as progress:
+        report = evaluate_videos(
+            command.swapped, command.target, command.truth, source, command.config, on_progress=progress
+        )
+        write_report(report, command.out, command.overwrite)
+    rows = [
+        [METRICS[name].title, "–" if value is None else f"{value:.3f}", METRICS[name].unit, METRICS[name].better]
+        for name, value in report.metrics.items()
+    ]
+    console.table("  quality", ["metric", "value", "unit", "better"], rows)
+    console.say(f"  {command.out / 'index.html'}")
+    return report
+
+
+def verify(path: Path) -> int:
+    """Print what marks a file carries; return `verify`'s exit code."""
+    report = verify_file(path)
+    for layer in report.layers:
+        console.say(f"  {layer.name}: {layer.state}{' - ' + layer.note if layer.note else ''}")
+    console.say(f"{path.name}: {report.state}")
+    return {"marked": 0, "broken": 1, "unmarked": 3}[report.state]
+
+
+def new_consent(command: "cli.ConsentNew") -> None:
+    """Write a consent record."""
+    from datetime import date
+
+    today = date.today().isoformat()
+    record = Consent(
+        person=command.person, confirmed_by=command.confirmed_by, date=today, scope=command.scope,
+        expires=command.expires, synthetic=command.synthetic, note=command.note,
+    )  # fmt: skip
+    record.save(command.out, command.overwrite)
+    console.say(f"consent of {record.person} to {', '.join(record.scope)}: {command.out}")
+
+
+def show_consent(path: Path) -> None:
+    """Check a consent record and print it."""
+    record = Consent.load(path)
+    require_consent(record, record.person, record.scope[0])
+    for name, value in record.to_dict().items():
+        console.say(f"  {name}: {', '.join(value) if isinstance(value, list | tuple) else value}")
+
+
+def doctor(device: str) -> int:
+    """Run the checks and print each with its fix; return 0 if all are fine, else 2."""
+    from fslab.doctor import run_checks
+
+    checks = run_checks(device)
+    for check in checks:
+        console.say(
+            f"{'ok ' if check.ok else 'NOT'} {check.name}: {check.found}" + ("" if check.ok else f" -> {check.fix}")
+        )
+    return 0 if all(check.ok for check in checks) else 2

@@ -1,0 +1,193 @@
+"""Swap one frame's faces: align, encode, decode as the other person, match colour, paste."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import torch
+from typing_extensions import Doc
+
+from fslab.blend import ColourShift, apply_colour, colour_shift, outline_mask, paste, sharpen
+from fslab.errors import NoFaceFound, RunError
+from fslab.faces import Detector, Embedder, Face, FaceMesh, outline
+from fslab.geometry import align_matrix, crop_from_frame, transform_points
+from fslab.media import Frame
+from fslab.run import Run
+
+SAME_PERSON = 0.6  # Euclidean distance of dlib embeddings below which two faces are one person's (dlib's documentation)
+
+
+@dataclass(frozen=True)
+class SwapConfig:
+    """How a decoded face is blended into its frame."""
+
+    mask: Annotated[Literal["both", "outline", "decoder"], Doc("what bounds the face: mesh outline, decoder, both")] = (
+        "both"
+    )
+    erode: Annotated[float, Doc("how far the mask's edge lies inside the outline, share of the face's size")] = 0.04
+    feather: Annotated[float, Doc("width of the mask's soft edge, share of the face's size")] = 0.12
+    colour: Annotated[float, Doc("strength of the colour match, 0 to 1")] = 1.0
+    colour_memory: Annotated[
+        float, Doc("smoothing of the colour over time: share kept from frame to frame, 0 to 1")
+    ] = 0.8
+    sharpen: Annotated[float, Doc("largest unsharp amount towards the target's own sharpness, 0 = off")] = 0.8
+    same_person: Annotated[float, Doc("embedding distance below which a face is the person to replace")] = SAME_PERSON
+
+    def __post_init__(self):
+        for name in ("colour", "colour_memory"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("erode", "feather", "sharpen", "same_person"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """A target face ready for the network: ``matrix`` (2, 3) frame -> crop, ``crop`` (S, S, 3), ``outline`` crop px."""
+
+    matrix: np.ndarray
+    crop: np.ndarray
+    outline: np.ndarray
+
+
+@dataclass(frozen=True)
+class SwappedFace:
+    """What the network drew for one face: ``crop`` (S, S, 3) uint8 before blending, ``mask`` (S, S) in [0, 1]."""
+
+    aligned: AlignedFace
+    crop: np.ndarray
+    mask: np.ndarray
+
+
+class Swapper:
+    """A trained run with the person whose face is put in.
+
+    One instance serves one thread at a time.
+    """
+
+    def __init__(self, run: Run, identity: str, config: SwapConfig | None = None):
+        """Prepare ``run`` to draw ``identity``.
+
+        Raises:
+            RunError: if the run was not trained on ``identity``.
+        """
+        if identity not in run.identities:
+            known = " and ".join(run.identities)
+            raise RunError(f"an identity of this run ({known})", f"'{identity}'", "choose one of them")
+        self.run, self.identity, self.config = run, identity, config or SwapConfig()
+        self.size = run.model_config.size
+        self.device = next(run.model.parameters()).device
+
+    def align(self, frame: Frame, face: Face) -> AlignedFace:
+        """Cut the crop of a face (with a mesh) as the run expects it."""
+        matrix = align_matrix(face.landmarks, self.size, self.run.coverage)
+        crop = crop_from_frame(frame, matrix, self.size)
+        return AlignedFace(matrix, crop, transform_points(outline(face.mesh), matrix))
+
+    @torch.inference_mode()
+    def convert(self, faces: Sequence[AlignedFace]) -> list[SwappedFace]:
+        """Draw the identity's face for a batch of aligned faces."""
+        if not faces:
+            return []
+        batch = torch.from_numpy(np.stack([f.crop for f in faces])).to(self.device)
+        rgb, mask = self.run.model(batch.permute(0, 3, 1, 2).float() / 255, self.identity)  # (B, 3, S, S), (B, 1, S, S)
+        rgb = (rgb.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        drawn = mask[:, 0].float().cpu().numpy()  # (B, S, S)
+        return [
+            SwappedFace(face, crop, self._mask(face, inner))
+            for face, crop, inner in zip(faces, rgb, drawn, strict=True)
+        ]
+
+    def _mask(self, face: AlignedFace, drawn: np.ndarray) -> np.ndarray:
+        """Combine the target's outline with the decoder's own mask; see `SwapConfig.mask`."""
+        config = self.config
+        if config.mask == "decoder":
+            sigma = max(config.feather * self.size / 4, 0.5)
+            drawn = cv2.GaussianBlur(drawn, (0, 0), sigma)
+            drawn[[0, -1]] = drawn[:, [0, -1]] = 0
+            return drawn
+        mask = outline_mask(face.outline, self.size, config.erode, config.feather)
+        if config.mask == "outline":
+            return mask
+        sigma = max(config.feather * self.size / 8, 0.5)
+        return mask * np.clip(cv2.GaussianBlur(drawn, (0, 0), sigma) * 2, 0, 1)
+
+    def blend(self, frame: Frame, face: SwappedFace, last: ColourShift | None = None) -> ColourShift | None:
+        """Paste a swapped face into ``frame``, in place.
+
+        Args:
+            frame: the frame it was cut from.
+            face: what `convert` drew.
+            last: the colour shift of the same face in the frame before, or None after a cut.
+
+        Returns:
+            The colour shift that was used, for the next frame.
+        """
+        crop, shift = face.crop, None
+        if self.config.colour:
+            now = colour_shift(crop, face.aligned.crop, face.mask)
+            shift = last.towards(now, 1 - self.config.colour_memory) if now and last else now or last
+        if shift:
+            crop = apply_colour(crop, shift, self.config.colour)
+        crop = sharpen(crop, face.aligned.crop, face.mask, self.config.sharpen)
+        paste(frame, crop, face.mask, face.aligned.matrix)
+        return shift
+
+
+def choose_replaced(run: Run, identity: str, replace: str | None) -> str:
+    """Return who in the target is replaced: ``replace``, or the only other person of the run.
+
+    Raises:
+        RunError: if the run doesn't know ``replace``, or has several other people and none was named.
+    """
+    others = [name for name in run.identities if name != identity]
+    if replace is None and len(others) == 1:
+        return others[0]
+    if replace in others:
+        return replace
+    found = f"'{replace}'" if replace else "none named"
+    raise RunError(f"--replace to name one of {', '.join(others)}", found, "choose one of them")
+
+
+def is_person(embedding: np.ndarray, run: Run, person: str, threshold: float) -> bool:
+    """Say whether a face is ``person``: nearer than ``threshold`` and nearest among the people of the run."""
+    distances = {name: float(np.linalg.norm(embedding - known)) for name, known in run.embeddings.items()}
+    return distances[person] < threshold and distances[person] == min(distances.values())
+
+
+def swap_frame(swapper: Swapper, frame: Frame, replace: str | None = None) -> int:
+    """Swap every face of the replaced person in one still frame, in place.
+
+    Args:
+        swapper: the run and the identity to put in.
+        frame: the frame to change.
+        replace: who is replaced; None takes the run's other person.
+
+    Returns:
+        How many faces were swapped.
+
+    Raises:
+        NoFaceFound: if the frame shows no face, or not the person to replace.
+    """
+    person = choose_replaced(swapper.run, swapper.identity, replace)
+    image = frame.rgb()
+    found = Detector().detect_any_roll(image, min_face=max(20.0, 0.05 * min(frame.size)))
+    mesh = FaceMesh()
+    faces = [face for face in (mesh.fit(frame, f) for f in found) if face.mesh is not None]
+    if not faces:
+        raise NoFaceFound("a face in the picture", "none", "use a larger or clearer picture")
+    vectors = Embedder().embed(frame, faces)
+    chosen = [f for f, v in zip(faces, vectors) if is_person(v, swapper.run, person, swapper.config.same_person)]
+    if not chosen:
+        nearest = min(float(np.linalg.norm(v - swapper.run.embeddings[person])) for v in vectors)
+        raise NoFaceFound(
+            f"{person} in the picture (embedding distance below {swapper.config.same_person})",
+            f"{len(faces)} face(s), the nearest at {nearest:.2f}",
+            "name the right person with --replace or raise --same-person",
+        )
+    for face in swapper.convert([swapper.align(frame, f) for f in chosen]):
+        swapper.blend(frame, face)
+    return len(chosen)
