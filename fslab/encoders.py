@@ -1,0 +1,186 @@
+"""Shared encoders: a face of any person to a code of pose, expression and light."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+PACKAGED = Path(__file__).parent / "weights"
+MIN_SIDE = 4  # a code with fewer than 4 x 4 places no longer says where things are
+log = logging.getLogger(__name__)
+
+
+class SmallEncoder(nn.Module):
+    """Four strided convolutions behind a space-to-depth step: cheap on a CPU, stride 16.
+
+    The space-to-depth step turns 2 x 2 pixels into channels, which costs nothing and spares a slow convolution with
+    three input channels at full size.
+    """
+
+    stride = 16
+
+    def __init__(self, width: int, latent_channels: int):
+        super().__init__()
+        self.unshuffle = nn.PixelUnshuffle(2)
+        channels = (12, 2 * width, 4 * width, 8 * width)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 5 if a == 12 else 3, stride=2, padding=2 if a == 12 else 1) for a, b in pairwise(channels)
+        )
+        self.act = nn.LeakyReLU(0.1)
+        self.code = nn.Conv2d(channels[-1], latent_channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Encode ``(B, 3, S, S)`` as ``(B, latent, S/16, S/16)``."""
+        x = self.unshuffle(x)  # (B, 12, S/2, S/2)
+        for conv in self.convs:
+            x = self.act(conv(x))  # (B, 2w, S/4, S/4), (B, 4w, S/8, S/8), (B, 8w, S/16, S/16)
+        return self.code(x)  # (B, latent, S/16, S/16)
+
+
+class FakeappEncoder(nn.Module):
+    """The classic CNN: three 3 x 3 convolutions with ReLU and 2 x 2 max-pooling, then a 1 x 1 bottleneck."""
+
+    stride = 8
+
+    def __init__(self, latent_channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1)
+        self.conv2 = nn.Conv2d(64, 128, 3, padding=1)
+        self.conv3 = nn.Conv2d(128, 256, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.act = nn.ReLU()
+        self.code = nn.Conv2d(256, latent_channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Encode ``(B, 3, S, S)`` as ``(B, latent, S/8, S/8)``."""
+        x = self.pool(self.act(self.conv1(x)))  # (B, 64, S/2, S/2)
+        x = self.pool(self.act(self.conv2(x)))  # (B, 128, S/4, S/4)
+        x = self.pool(self.act(self.conv3(x)))  # (B, 256, S/8, S/8)
+        return self.code(x)  # (B, latent, S/8, S/8)
+
+
+@dataclass(frozen=True)
+class EncoderProbe:
+    """What a timm backbone gives at a picture size: feature ``index``, its ``channels`` and ``stride``, its input."""
+
+    name: str
+    index: int
+    channels: int
+    stride: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def _features(name: str, size: int) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    """Build a timm backbone with random weights and run it on zeros."""
+    try:
+        net = timm.create_model(name, pretrained=False, features_only=True).eval()
+    except (RuntimeError, AttributeError, ValueError, AssertionError, TypeError) as reason:
+        raise ValueError(f"timm has no backbone '{name}' that gives feature maps; try mobilenetv2_100") from reason
+    try:
+        with torch.inference_mode():
+            return net, net(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as reason:
+        raise ValueError(
+            f"timm's '{name}' does not take {size} x {size} pictures (a fixed-size model?); try mobilenetv2_100"
+        ) from reason
+
+
+def probe_encoder(name: str, size: int) -> EncoderProbe:
+    """Find out whether a timm backbone can be the encoder for pictures of ``size``, by running it.
+
+    The feature map taken is the one with stride 8 or 16 that is the smallest with 4 x 4 places or more.
+
+    Args:
+        name: a timm model name.
+        size: side of the pictures, pixels.
+
+    Raises:
+        ValueError: if timm does not know it, it cannot take this size, or its maps are not (B, C, H, W).
+    """
+    net, maps = _features(name, size)
+    channels = net.feature_info.channels()
+    for found, c in zip(maps, channels):
+        if found.ndim != 4 or found.shape[1] != c or found.shape[2] != found.shape[3]:
+            raise ValueError(
+                f"timm's '{name}' gives maps of shape {tuple(found.shape)}, not (B, {c}, H, H); try mobilenetv2_100"
+            )
+    fits = [
+        (i, size // m.shape[2])
+        for i, m in enumerate(maps)
+        if m.shape[2] >= MIN_SIDE and size % m.shape[2] == 0 and size // m.shape[2] in (8, 16)
+    ]
+    if not fits:
+        sides = ", ".join(str(m.shape[2]) for m in maps)
+        raise ValueError(
+            f"timm's '{name}' gives maps of side {sides} at {size} px, none of stride 8 or 16; change size"
+        )
+    index, stride = fits[-1]
+    settings = net.default_cfg if hasattr(net, "default_cfg") else timm.get_pretrained_cfg(name).to_dict()
+    return EncoderProbe(name, index, channels[index], stride, tuple(settings["mean"]), tuple(settings["std"]))
+
+
+class TimmEncoder(nn.Module):
+    """One feature map of a timm backbone, normalised inside, and a 1 x 1 convolution to the code.
+
+    Batch normalisation always uses its stored statistics: small batches of two people would spoil them.
+    ``weights`` says where the backbone's weights came from: "hub", "packaged" or "random".
+    """
+
+    def __init__(self, name: str, size: int, latent_channels: int, pretrained: bool):
+        super().__init__()
+        probe = probe_encoder(name, size)
+        self.stride = probe.stride
+        self.net = timm.create_model(name, pretrained=False, features_only=True, out_indices=(probe.index,))
+        self.weights = load_pretrained(self.net, name, probe.index) if pretrained else "random"
+        self.code = nn.Conv2d(probe.channels, latent_channels, 1)
+        self.register_buffer("mean", torch.tensor(probe.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(probe.std).view(1, 3, 1, 1))
+
+    def train(self, mode: bool = True) -> "TimmEncoder":
+        """Switch to training, except the backbone's batch normalisation."""
+        super().train(mode)
+        for module in self.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Encode ``(B, 3, S, S)`` in [0, 1] as ``(B, latent, S/stride, S/stride)``."""
+        x = self.net((x - self.mean) / self.std)[0]  # (B, C, S/stride, S/stride)
+        return self.code(x)  # (B, latent, S/stride, S/stride)
+
+
+def load_pretrained(net: nn.Module, name: str, index: int) -> str:
+    """Give a timm feature network its pretrained weights: those that ship with fslab, else the hub's.
+
+    Args:
+        net: made with ``features_only=True``; changed in place.
+        name: its timm name.
+        index: the feature map it stops at.
+
+    Returns:
+        "packaged", "hub", or "random" where neither could be had (a warning says so).
+    """
+    packaged = PACKAGED / f"{name}.safetensors"
+    if packaged.exists():
+        wanted = net.state_dict()
+        found = {k: v.to(wanted[k].dtype) for k, v in load_file(packaged).items() if k in wanted}
+        missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
+        if not missing:
+            net.load_state_dict(found, strict=False)
+            return "packaged"
+        log.warning("'%s' does not fit timm's '%s' (no '%s')", packaged.name, name, missing[0])
+    try:
+        hub = timm.create_model(name, pretrained=True, features_only=True, out_indices=(index,))
+    except (OSError, RuntimeError, ValueError) as reason:
+        log.warning("no pretrained weights for '%s' (%s): the encoder starts from random ones", name, reason)
+        return "random"
+    net.load_state_dict(hub.state_dict())
+    return "hub"

@@ -1,0 +1,219 @@
+"""A run folder: the trained networks and all that is needed to swap with them or to train on.
+
+``config.json`` (settings, people, consents, counters), ``model.safetensors`` (averaged weights, what swaps use),
+``state.safetensors`` (everything training needs to go on, bit for bit), ``state.prev.safetensors`` (the one before),
+``log.jsonl`` (one row about every second), ``previews/``.
+"""
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+import fslab
+from fslab.consent import Consent
+from fslab.dataset import DataConfig
+from fslab.errors import ConsentError, RunError
+from fslab.losses import LossConfig
+from fslab.model import ModelConfig, SwapAutoencoder
+from fslab.schedule import TrainConfig
+from fslab.storage import atomic_path, read_json, write_json
+
+SCHEMA = 1
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """A trained, or half-trained, swap network with its people.
+
+    ``model`` is in evaluation mode. ``embeddings`` holds each person's mean identity embedding ``(128,)``, ``facesets``
+    what each was trained from (faces, sources and hashes), ``encoder_weights`` where the encoder started ("hub",
+    "packaged", "random"). ``finished`` says whether the whole budget was used.
+    """
+
+    folder: Path
+    model: SwapAutoencoder = field(repr=False)
+    model_config: ModelConfig
+    train_config: TrainConfig
+    identities: list[str]
+    coverage: float
+    embeddings: dict[str, np.ndarray] = field(repr=False)
+    consents: dict[str, Consent]
+    facesets: dict[str, dict] = field(repr=False)
+    encoder_weights: str = "random"
+    step: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+    def head(self) -> dict:
+        """Return ``config.json`` as a dict."""
+        return {
+            "schema": SCHEMA,
+            "fslab": fslab.__version__,
+            "identities": self.identities,
+            "coverage": self.coverage,
+            "step": self.step,
+            "seconds": round(self.seconds, 3),
+            "finished": self.finished,
+            "encoder_weights": self.encoder_weights,
+            "model": asdict(self.model_config),
+            "train": asdict(self.train_config),
+            "consents": {name: c.to_dict() for name, c in self.consents.items()},
+            "facesets": self.facesets,
+            "embeddings": {name: [round(float(v), 5) for v in e] for name, e in self.embeddings.items()},
+        }
+
+    def save(self, folder: Path | None = None) -> None:
+        """Write the averaged weights and ``config.json`` to ``folder`` (default: the run's own)."""
+        folder = Path(folder or self.folder)
+        save_tensors(folder / "model.safetensors", self.model.state_dict(), {})
+        write_json(folder / "config.json", self.head())
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Run":
+        """Read a run folder, with the model in evaluation mode on ``device``.
+
+        Where ``model.safetensors`` is damaged, the averaged weights in the training state take its place.
+
+        Raises:
+            RunError: if the folder is not a run, is damaged, or was written by a newer version.
+        """
+        folder = Path(folder)
+        run = _from_head(folder, read_head(folder))
+        weights = _load_weights(folder)
+        try:
+            run.model.load_state_dict(weights)
+        except RuntimeError as reason:
+            raise _damaged(folder, "weights that do not fit its config.json") from reason
+        run.model.to(device).eval().requires_grad_(False)
+        return run
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether ``folder`` holds a run."""
+    return (Path(folder) / "config.json").exists()
+
+
+def _what(folder: Path) -> str:
+    return f"a run folder (made by `fslab train`) at '{folder}'"
+
+
+def _damaged(folder: Path, found: str) -> RunError:
+    return RunError(_what(folder), found, "restore it from a copy or train again into a new folder")
+
+
+def read_head(folder: Path) -> dict:
+    """Read ``config.json`` as a dict; raises RunError if it is missing, damaged or of another version."""
+    head = read_json(Path(folder) / "config.json", _what(folder), RunError)
+    if not isinstance(head, dict) or "schema" not in head:
+        raise _damaged(folder, "a config.json that is not a run's")
+    if head["schema"] != SCHEMA:
+        raise RunError(_what(folder), f"one of version {head['schema']}", "update fslab")
+    return head
+
+
+def _from_head(folder: Path, head: dict) -> Run:
+    """Build a run with fresh weights from its ``config.json``."""
+    try:
+        train = dict(head["train"])
+        train |= {"losses": LossConfig(**train["losses"]), "data": DataConfig(**train["data"])}
+        config = ModelConfig(**head["model"])
+        return Run(
+            folder=folder,
+            model=SwapAutoencoder(replace(config, pretrained=False), head["identities"]),
+            model_config=config,
+            train_config=TrainConfig(**train),
+            identities=list(head["identities"]),
+            coverage=float(head["coverage"]),
+            embeddings={name: np.asarray(e, np.float32) for name, e in head["embeddings"].items()},
+            consents={name: Consent.from_dict(c) for name, c in head["consents"].items()},
+            facesets=head["facesets"],
+            encoder_weights=head["encoder_weights"],
+            step=int(head["step"]),
+            seconds=float(head["seconds"]),
+            finished=bool(head["finished"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, ConsentError) as reason:
+        raise _damaged(folder, f"a damaged config.json ({reason!r})") from reason
+
+
+def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the averaged weights, from the training state where their own file is damaged."""
+    try:
+        return load_tensors(folder / "model.safetensors")[0]
+    except RunError as error:
+        try:
+            tensors, _ = load_state(folder)
+        except RunError:
+            raise error from None
+        log.warning("'%s' is missing or damaged; using the weights in the training state", folder / "model.safetensors")
+        return {k.removeprefix("ema/"): v for k, v in tensors.items() if k.startswith("ema/")}
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], previous: str = "") -> None:
+    """Write tensors atomically: the new file is read back and compared before it takes the place of the old one.
+
+    Args:
+        path: the ``.safetensors`` file.
+        tensors: by name, on any device.
+        metadata: texts kept in the file's header.
+        previous: file name under which the old file is kept; empty keeps none.
+
+    Raises:
+        OutputError: if it cannot be written.
+        RunError: if a tensor is not finite, or the file does not read back as written.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise RunError("finite weights", f"'{name}' is not finite", "train on from the last checkpoint")
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    with atomic_path(path) as part:
+        part.write_bytes(data)
+        if part.read_bytes() != data:
+            raise RunError(f"'{path.name}' to read back as written", "other bytes", "check the disk")
+        if previous and path.exists():
+            os.replace(path, path.with_name(previous))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read tensors and metadata of a ``.safetensors`` file into memory; the file is closed again.
+
+    Raises:
+        RunError: if it is missing or damaged.
+    """
+    try:
+        data = Path(path).read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return load(data), header.get("__metadata__", {})
+    except FileNotFoundError:
+        raise RunError(f"the file '{path}'", "none", "restore it from a copy") from None
+    except (OSError, SafetensorError, ValueError, UnicodeDecodeError) as reason:
+        raise RunError(f"a whole file '{path}'", "a damaged one", "restore it from a copy") from reason
+
+
+def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read the training state; where the newest is damaged, the one before, with a warning.
+
+    Raises:
+        RunError: if neither can be read.
+    """
+    folder = Path(folder)
+    try:
+        return load_tensors(folder / "state.safetensors")
+    except RunError as error:
+        try:
+            tensors, metadata = load_tensors(folder / "state.prev.safetensors")
+        except RunError:
+            raise error from None
+        log.warning(
+            "'%s' is missing or damaged; going on from the checkpoint before it (step %s)",
+            folder / "state.safetensors", metadata.get("step", "?"),
+        )  # fmt: skip
+        return tensors, metadata

@@ -1,0 +1,92 @@
+"""What training is asked to do, and how its rates follow the share of the budget that is used up."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from typing_extensions import Doc
+
+from fslab.dataset import DataConfig
+from fslab.losses import LossConfig
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in "90s", "10m", "1h", "1h30m" or "90" (seconds).
+
+    Raises:
+        ValueError: if it is not a duration, or not longer than 0.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
+    if not parts or "".join(n + u for n, u in parts) != text.strip().lower() or any(not u for _, u in parts[:-1]):
+        raise ValueError(f"a duration such as 90s, 10m or 1h wanted, got {text!r}")
+    seconds = sum(float(n) * _UNITS.get(u, 1.0) for n, u in parts)
+    if seconds <= 0:
+        raise ValueError(f"a duration longer than 0 wanted, got {text!r}")
+    return seconds
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how to train."""
+
+    budget: Annotated[str, Doc("training time, such as 90s, 10m or 1h")] = "10m"
+    steps: Annotated[int | None, Doc("number of steps; replaces the budget where given")] = None
+    batch: Annotated[int, Doc("faces of each person in a step")] = 16
+    lr: Annotated[float, Doc("highest learning rate (AdamW)")] = 1e-3
+    encoder_lr: Annotated[float, Doc("a pretrained encoder's learning rate, share of lr; 0 = frozen")] = 0.1
+    weight_decay: Annotated[float, Doc("decoupled weight decay")] = 0.01
+    warmup: Annotated[float, Doc("share of the training in which the learning rate rises")] = 0.05
+    warp_until: Annotated[float, Doc("share of the training with the full random warp; it fades out after")] = 0.7
+    clip: Annotated[float, Doc("largest gradient norm")] = 1.0
+    ema: Annotated[float, Doc("decay of the averaged weights that swaps use, 0 to 1")] = 0.998
+    precision: Annotated[Literal["fp32", "bf16"], Doc("bf16 halves the time on recent GPUs")] = "fp32"
+    device: Annotated[str, Doc("auto, cpu, cuda, cuda:1 or mps")] = "auto"
+    seed: Annotated[int, Doc("seed of all randomness")] = 0
+    save_every: Annotated[float, Doc("time between checkpoints, seconds")] = 60.0
+    preview_every: Annotated[float, Doc("time between previews, seconds")] = 60.0
+    measure_every: Annotated[float, Doc("time between measurements on held-out faces, seconds")] = 20.0
+    losses: Annotated[LossConfig, Doc("what is minimised")] = field(default_factory=LossConfig)
+    data: Annotated[DataConfig, Doc("how faces are varied")] = field(default_factory=DataConfig)
+
+    def __post_init__(self):
+        parse_duration(self.budget)
+        if (self.steps is not None and self.steps < 1) or self.batch < 1:
+            raise ValueError(f"steps and batch must be >= 1, got {self.steps} and {self.batch}")
+        if not (self.lr > 0 and self.clip > 0 and self.encoder_lr >= 0 and self.weight_decay >= 0):
+            raise ValueError("lr and clip must be > 0, encoder_lr and weight_decay >= 0")
+        for name in ("warmup", "warp_until", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if min(self.save_every, self.preview_every, self.measure_every) <= 0:
+            raise ValueError("save_every, preview_every and measure_every must be > 0 seconds")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Return the share of the training that is done, in [0, 1]; by steps where they are given, else by time."""
+        done = step / self.steps if self.steps else seconds / parse_duration(self.budget)
+        return min(done, 1.0)
+
+
+def learning_rate(progress: float, warmup: float, floor: float = 0.02) -> float:
+    """Return the learning rate's factor: a linear rise over ``warmup``, then a cosine down to ``floor``.
+
+    Loshchilov & Hutter (2017), "SGDR", arXiv:1608.03983, eq. 5, driven by the share of the budget instead of steps.
+    """
+    if progress < warmup:
+        return max(progress / warmup, floor)
+    fall = (progress - warmup) / max(1 - warmup, 1e-9)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(fall, 1.0)))
+
+
+def warp_strength(progress: float, until: float) -> float:
+    """Return the warp's factor: 1 up to ``until``, then falling to 0 half-way through the rest."""
+    if progress < until:
+        return 1.0
+    return max(0.0, 1 - (progress - until) / max((1 - until) / 2, 1e-9))
+
+
+def ema_decay(step: int, decay: float) -> float:
+    """Return the averaged weights' decay at a step: it rises with training, so early weights are soon forgotten."""
+    return min(decay, (1 + step) / (10 + step))
