@@ -3,8 +3,9 @@
 from fslab.media.frames import Frame, RgbFrame, YuvFrame
 from fslab.media.images import decode_image, encode_image, read_image, write_image
 from fslab.media.marks import read_marks
+from fslab.media.movie import VideoOptions
 from fslab.media.reader import VideoInfo, count_footage, is_video, probe, read_footage, read_frames
-from fslab.media.writer import VideoOptions, VideoWriter, write_video
+from fslab.media.writer import VideoWriter, write_video
 
 __all__ = [
     "Frame",

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from fslab.media.files import mp4_boxes
 from fslab.media.images import image_marks, is_image
-from fslab.media.reader import open_video
+from fslab.media.source import open_source
 
 XMP_UUID = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")  # XMP specification part 3, section 1.2.7
+XMP_LIMIT = 1 << 24  # bytes read at most; a box may claim any size
 _OWN_KEYS = ("major_brand", "minor_version", "compatible_brands", "encoder")  # the muxer's, not ours
 
 
@@ -24,7 +25,7 @@ def _read_xmp(path: Path) -> str | None:
             if kind == b"uuid" and stop - start >= len(XMP_UUID):
                 file.seek(start)
                 if file.read(len(XMP_UUID)) == XMP_UUID:
-                    return file.read(stop - start - len(XMP_UUID)).decode(errors="replace")
+                    return file.read(min(stop - start - len(XMP_UUID), XMP_LIMIT)).decode(errors="replace")
     return None
 
 
@@ -40,6 +41,6 @@ def read_marks(path: Path) -> dict:
     path = Path(path)
     if is_image(path):
         return image_marks(path)
-    with open_video(path) as (container, _):
-        tags = {key: value for key, value in container.metadata.items() if key not in _OWN_KEYS}
+    with open_source(path) as source:
+        tags = {key: value for key, value in source.container.metadata.items() if key not in _OWN_KEYS}
     return {"xmp": _read_xmp(path), "tags": tags}

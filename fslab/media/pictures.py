@@ -2,6 +2,7 @@
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from fslab.media.colour import BT709, FULL, HDR_TRANSFERS, LIMITED
 
@@ -18,6 +19,12 @@ def is_hdr(picture: av.VideoFrame) -> bool:
     return picture.color_trc in HDR_TRANSFERS
 
 
+def upright_size(picture: av.VideoFrame) -> tuple[int, int]:
+    """Return the (height, width) that a decoded picture has after `Normaliser`."""
+    height, width = picture.height // 2 * 2, picture.width // 2 * 2
+    return (width, height) if _turns(picture) % 2 else (height, width)
+
+
 def plane_views(picture: av.VideoFrame) -> tuple[np.ndarray, ...]:
     """Return the planes as uint8 views ``(H, W)``, ``(ceil(H/2), ceil(W/2))`` twice, without their padding."""
     return tuple(
@@ -29,10 +36,8 @@ def plane_views(picture: av.VideoFrame) -> tuple[np.ndarray, ...]:
 def blank_like(picture: av.VideoFrame, height: int, width: int) -> av.VideoFrame:
     """Return an unfilled picture of a new size with the format, time and colour tags of another."""
     blank = av.VideoFrame(width, height, picture.format.name)
-    for name in ("pts", "time_base", "colorspace", "color_range", "color_trc", "color_primaries"):
+    for name in ("pts", "time_base", "duration", "colorspace", "color_range", "color_trc", "color_primaries"):
         setattr(blank, name, getattr(picture, name))
-    if picture.duration:
-        blank.duration = picture.duration
     return blank
 
 
@@ -43,36 +48,57 @@ def from_rgb(rgb: np.ndarray) -> av.VideoFrame:
         rgb: ``(H, W, 3)`` uint8, at least 2 x 2.
     """
     even = np.ascontiguousarray(rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2])
-    return _to_sdr(av.VideoFrame.from_ndarray(even, format="rgb24"))
+    return Normaliser()(av.VideoFrame.from_ndarray(even, format="rgb24"))
 
 
-def normalise(picture: av.VideoFrame) -> av.VideoFrame:
-    """Return a decoded picture as 8-bit 4:2:0, SDR, upright and even-sided; itself if it is all that already."""
-    rotation = picture.rotation
-    if is_hdr(picture) or picture.format.is_rgb:
-        picture = _to_sdr(picture)
-    elif picture.format.name not in PLANAR:
+class Normaliser:
+    """Turns the decoded pictures of one clip into 8-bit 4:2:0, SDR, upright, with even sides.
+
+    A picture that is all that already comes back itself. One object serves one clip, because swscale's preparation
+    for HDR takes seconds and is kept between pictures.
+    """
+
+    def __init__(self):
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """Return the uniform picture; time and, except after HDR and RGB, colour tags stay.
+
+        Raises:
+            ValueError: if FFmpeg cannot convert the pixel format, or fewer than 2 x 2 pixels would be left.
+        """
+        turns, size = _turns(picture), upright_size(picture)
+        if not all(size):
+            raise ValueError(f"picture must be at least 2 x 2, got {picture.width} x {picture.height}")
+        try:
+            even = self._convert(picture)
+        except av.error.FFmpegError as reason:
+            raise ValueError(f"picture must be of a usual pixel format, got {picture.format.name}") from reason
+        return _turn(even, turns, size) if turns or size != (even.height, even.width) else even
+
+    def _convert(self, picture: av.VideoFrame) -> av.VideoFrame:
+        if is_hdr(picture) or picture.format.is_rgb or "pal" in picture.format.name:
+            return self._reformatter.reformat(
+                picture, format="yuv420p", dst_colorspace="ITU709", dst_color_range=LIMITED,
+                dst_color_trc=BT709, dst_color_primaries=BT709,
+            )  # fmt: skip
+        if picture.format.name in PLANAR:
+            return picture
         full = is_full_range(picture)
-        wanted = FULL if full else LIMITED
-        picture = picture.reformat(format="yuvj420p" if full else "yuv420p", dst_color_range=wanted)
-    if rotation % 360 or picture.width % 2 or picture.height % 2:
-        picture = _turn(picture, rotation)
-    return picture
+        return self._reformatter.reformat(
+            picture, format="yuvj420p" if full else "yuv420p", dst_color_range=FULL if full else LIMITED
+        )
 
 
-def _to_sdr(picture: av.VideoFrame) -> av.VideoFrame:
-    """Convert RGB or HDR to BT.709, limited range; swscale maps the tones."""
-    return picture.reformat(
-        format="yuv420p", dst_colorspace="ITU709", dst_color_range=LIMITED,
-        dst_color_trc=BT709, dst_color_primaries=BT709,
-    )  # fmt: skip
+def _turns(picture: av.VideoFrame) -> int:
+    """Return how many quarter turns counterclockwise make a picture upright, 0..3."""
+    return round(picture.rotation / 90) % 4
 
 
-def _turn(picture: av.VideoFrame, rotation: int) -> av.VideoFrame:
-    """Rotate counterclockwise by the nearest multiple of 90 degrees, after cutting an odd last row or column."""
-    turns = round(rotation / 90) % 4
-    height, width = picture.height // 2 * 2, picture.width // 2 * 2
-    turned = blank_like(picture, *((width, height) if turns % 2 else (height, width)))
+def _turn(picture: av.VideoFrame, turns: int, size: tuple[int, int]) -> av.VideoFrame:
+    """Cut an odd last row or column and turn each plane; no sample changes its value."""
+    turned = blank_like(picture, *size)
+    height, width = size[::-1] if turns % 2 else size
     for target, source, step in zip(plane_views(turned), plane_views(picture), (1, 2, 2)):
         target[:] = np.rot90(source[: height // step, : width // step], turns)
     return turned

@@ -1,26 +1,36 @@
 """Footage in: what a video is, its frames with their timestamps, and folders of images and videos."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
-
 from fslab.errors import MediaError
-from fslab.media.files import VIDEO_FORMATS, describe
+from fslab.media.files import describe
 from fslab.media.frames import Frame, RgbFrame, YuvFrame
 from fslab.media.images import is_image, read_image
-from fslab.media.pictures import is_hdr, normalise
+from fslab.media.pictures import Normaliser, is_hdr, upright_size
+from fslab.media.source import Pictures, Source, open_source
 
-_SAFE = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
-READABLE_SHARE = 0.9  # of a clip's frames; below it, the clip is refused as damaged
+READABLE_SHARE = 0.9  # of a clip's frames; with fewer, reading it ends in an error
+MICROSECONDS = 1_000_000  # what FFmpeg counts a seek in
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a video before it is read; ``size`` is (height, width) upright and even."""
+    """What is known of a video before it is read.
+
+    Attributes:
+        path: the file.
+        size: (height, width) of its frames, upright and even.
+        fps: frames a second, on average; a clip's own timestamps may vary.
+        n_frames: from the header, or from duration and rate; 0 if neither is known.
+        duration: seconds; 0 if not known.
+        has_audio: whether it has sound.
+        rotation: degrees counterclockwise by which stored frames are turned to stand upright: 0, 90, 180 or 270.
+        hdr: whether it is PQ or HLG; its frames come tone-mapped to BT.709.
+        codec: FFmpeg's name of the picture codec.
+    """
 
     path: Path
     size: tuple[int, int]
@@ -33,32 +43,10 @@ class VideoInfo:
     codec: str
 
 
-@contextmanager
-def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a video file for reading and give its container and picture stream.
-
-    Raises:
-        MediaError: if the file is not a video that can be decoded; also for errors inside the block.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MediaError("a video file", describe(path), "check the path")
-    try:
-        with av.open(f"file:{path}", options=_SAFE) as container:
-            streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-            if not streams:
-                found = "sound without pictures" if container.streams.audio else describe(path)
-                raise MediaError(f"a video file at '{path}'", found, "choose a file with a picture stream")
-            streams[0].thread_type = "AUTO"
-            yield container, streams[0]
-    except (av.error.FFmpegError, ValueError) as reason:
-        raise MediaError("a video file", describe(path), "choose another file or export it again as MP4") from reason
-
-
 def is_video(path: Path) -> bool:
     """Say whether a file is a video, by its content."""
     try:
-        with open_video(path):
+        with open_source(path):
             return True
     except MediaError:
         return False
@@ -68,31 +56,24 @@ def probe(path: Path) -> VideoInfo:
     """Read a video's header and first frame.
 
     Raises:
-        MediaError: if it is not a video, or has no frame that can be decoded.
+        MediaError: if it is not a video, or its frames cannot be decoded.
     """
-    with open_video(path) as (container, stream):
-        first = next(_decoded(container, stream), None)
-        if first is None:
-            raise MediaError(f"a video with frames at '{path}'", "none that can be decoded", "export it again as MP4")
-        seconds = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, 10**6)
-        fps = stream.average_rate or stream.guessed_rate or Fraction(25)
-        upright = normalise(first)
+    with open_source(path) as source:
+        picture = next(iter(Pictures(source)), None)
+        if picture is None:
+            raise _no_frames(source)
+        stream = source.stream
         return VideoInfo(
-            path=Path(path),
-            size=(upright.height, upright.width),
-            fps=Fraction(fps),
-            n_frames=stream.frames or round(seconds * fps),
-            duration=float(seconds),
-            has_audio=bool(container.streams.audio),
-            rotation=first.rotation % 360,
-            hdr=is_hdr(first),
-            codec=stream.codec_context.name,
+            path=source.path,
+            size=upright_size(picture),
+            fps=source.rate,
+            n_frames=source.n_packets or round(source.seconds * source.rate),
+            duration=float(source.seconds),
+            has_audio=bool(source.container.streams.audio),
+            rotation=picture.rotation % 360,
+            hdr=is_hdr(picture),
+            codec=stream.codec_context.codec.canonical_name,
         )
-
-
-def _decoded(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    for packet in container.demux(stream):
-        yield from packet.decode()
 
 
 def read_frames(path: Path, start: float = 0.0, stop: float | None = None) -> Iterator[YuvFrame]:
@@ -100,56 +81,84 @@ def read_frames(path: Path, start: float = 0.0, stop: float | None = None) -> It
 
     Args:
         path: the video.
-        start: seconds from the clip's start; earlier frames are skipped without being yielded.
+        start: seconds; earlier frames are passed over.
         stop: seconds; frames from here on are not read. None reads to the end.
 
     Yields:
-        Frames numbered from 0, with the file's own timestamps.
+        Frames numbered from 0 in the order they come, with the file's own timestamps.
 
     Raises:
-        MediaError: if the file is not a video; at its end, if too few of its frames could be decoded.
+        MediaError: if the file is not a video; after the last frame, if too few could be read.
     """
-    with open_video(path) as (container, stream):
+    with open_source(path) as source:
         if start > 0:
-            container.seek(int(start * av.time_base), backward=True)
-        index = 0
-        for picture in _decoded(container, stream):
+            source.container.seek(int((start + source.origin) * MICROSECONDS))
+        pictures, normalise, index, size = Pictures(source), Normaliser(), 0, None
+        for picture in pictures:
             time = float(picture.pts * picture.time_base)
             if time < start:
                 continue
             if stop is not None and time >= stop:
                 return
-            yield YuvFrame(normalise(picture), index, time)
-            index += 1
+            try:
+                frame = YuvFrame(normalise(picture), index, time)
+            except ValueError as reason:
+                raise MediaError(
+                    "video frames that can be shown", f"{reason} in '{path}'", "export it again as MP4"
+                ) from reason
+            if size not in (None, frame.size):
+                found = f"{size} and then {frame.size} in '{path}'"
+                raise MediaError("frames of one (height, width)", found, "export it again as MP4")
+            yield frame
+            index, size = index + 1, frame.size
+        if start <= 0:
+            _check_complete(source, pictures.n_lost)
+        if size is None:
+            raise _no_frames(source)
 
 
-def _sources(path: Path) -> list[Path]:
+def _check_complete(source: Source, n_lost: int) -> None:
+    total = source.n_packets
+    if total - n_lost < READABLE_SHARE * total:
+        found = f"{max(total - n_lost, 0)} readable of {total} in '{source.path}'"
+        raise MediaError("all frames of a video", found, "copy it again from where it came from")
+
+
+def _no_frames(source: Source) -> MediaError:
+    return MediaError("video frames that can be decoded", f"none in '{source.path}'", "export it again as MP4")
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the images and videos at a path; in a folder sorted by name, without hidden and other files."""
     path = Path(path)
-    if not path.is_dir():
+    if path.is_dir():
+        inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        files = [p for p in inside if is_image(p) or is_video(p)]
+        if not files:
+            raise MediaError("a folder with images or videos", f"none in '{path}'", "choose another folder")
+        return files
+    if is_image(path) or is_video(path):
         return [path]
-    return sorted(p for p in path.iterdir() if p.is_file() and (is_image(p) or is_video(p)))
+    raise MediaError("a video, an image, or a folder of them", describe(path), "choose another file")
 
 
 def read_footage(path: Path) -> Iterator[tuple[str, Frame]]:
     """Read a video, an image, or a folder of both.
 
     Yields:
-        The file's name and a frame; a folder's files come sorted by name, and what is neither is passed over.
+        The file's name and a frame. A folder's files come in the order of their names; frames count from 0 in each.
 
     Raises:
-        MediaError: if there is nothing to read.
+        MediaError: if there is nothing to read, or a file is damaged.
     """
-    sources = _sources(path)
-    if not sources:
-        raise MediaError(f"images or videos in '{path}'", "none", "choose another folder")
-    for source in sources:
-        if is_image(source):
-            yield source.name, RgbFrame(read_image(source))
+    for file in _files(path):
+        if is_image(file):
+            yield file.name, RgbFrame(read_image(file))
         else:
-            yield from ((source.name, frame) for frame in read_frames(source))
+            yield from ((file.name, frame) for frame in read_frames(file))
 
 
 def count_footage(path: Path) -> int:
     """Return how many frames `read_footage` is expected to yield; 0 if that is not known."""
-    counts = [1 if is_image(source) else probe(source).n_frames for source in _sources(path)]
+    counts = [1 if is_image(file) else probe(file).n_frames for file in _files(path)]
     return sum(counts) if all(counts) else 0
