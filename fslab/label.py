@@ -1,12 +1,13 @@
 """The visible label: every swapped picture says on its face what it is.
 
-The wording names an AI element (AI) and a generation element (合成, "synthesised"), and its capitals are at least 5 % of
-the picture's short side high, as the Chinese labelling standard GB 45438-2025 asks; it stays on for the whole clip.
+The wording names an AI element (AI) and a generation element (合成, "synthesised"), and its capitals are at least 5 %
+of the picture's short side high, as the Chinese labelling standard GB 45438-2025 asks; it stays on for the whole clip.
 """
 
 import math
 from importlib import resources
 from io import BytesIO
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ TEXT = "AI face swap · AI合成"
 _STACKED = ("AI face swap", "AI合成")  # the same words for pictures too narrow for one line
 
 MIN_SIDE = 48  # px; below it the words cannot be read at any size that fits
-MATCH = 0.6  # a piece of the label is there above this correlation, between the worst labelled and the best other picture
+MATCH = 0.6  # correlation from which on a piece of the label is there: labelled reach 0.8, others stay below 0.45
 _FONT = "NotoSansCJKsc-Bold-subset.otf"
 _CAP_HEIGHT = 0.733  # of the font size, from the font's OS/2 table
 _GLYPH_SHARE = 0.05  # of the short side
@@ -33,8 +34,8 @@ class VisibleLabel:
     """The label for frames of one size: rendered once, blended into each frame.
 
     White words on a translucent dark box with round corners, bottom right. On one line where that fits the width, else
-    on two; in the smallest pictures the words shrink until they fit, and stay legible down to `MIN_SIDE`. The box starts
-    and ends on even pixels so that 4:2:0 video changes nothing outside it.
+    on two. In the smallest pictures (below about 60 pixels wide) the words shrink until they fit, and can still be read
+    down to `MIN_SIDE`. The box starts and ends on even pixels, so that 4:2:0 video changes nothing outside it.
 
     Attributes:
         text: the words.
@@ -107,7 +108,7 @@ class VisibleLabel:
                 for dy in range(2 * _SEARCH + 1)
                 for dx in range(2 * _SEARCH + 1)
             )
-            for a, b in zip(edges[:-1], edges[1:])
+            for a, b in pairwise(edges)
         ]
         return np.clip(scores, 0, 1)
 
