@@ -236,7 +236,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.complain("stopped; nothing half-written was left behind")
         return 130
     return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

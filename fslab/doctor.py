@@ -41,12 +41,12 @@ def check_torch(device: str = "auto") -> Check:
     from fslab.train import choose_device
 
     try:
-        chosen, why = choose_device(device)
+        chosen = choose_device(device)
     except FslabError as error:
         return Check("device", False, error.found, error.fix)
     x = torch.rand(64, 64, device=chosen)
     finite = bool(torch.isfinite(x @ x).all())
-    found = f"torch {torch.__version__}, {chosen} ({why}), {torch.get_num_threads()} threads"
+    found = f"torch {torch.__version__}, {chosen}, {torch.get_num_threads()} threads"
     return Check("device", finite, found, "reinstall torch for this machine from pytorch.org")
 
 
@@ -78,8 +78,8 @@ def check_disk(folder: Path = Path()) -> Check:
 
 def check_weights() -> Check:
     """The shipped weights: present and unchanged."""
-    from fslab.weights import WEIGHTS, weights_path
     from fslab.storage import sha256_file
+    from fslab.weights import WEIGHTS, weights_path
 
     bad = [n for n, digest in WEIGHTS.items() if not weights_path(n).exists() or sha256_file(weights_path(n)) != digest]
     found = f"{len(WEIGHTS) - len(bad)} of {len(WEIGHTS)} files intact" + (f"; not {', '.join(bad)}" if bad else "")
@@ -104,7 +104,7 @@ def check_forward(device: str = "auto") -> Check:
     face = FaceMesh().fit(frame, faces[0])
     config = PRESETS["tiny"][0]
     crop = crop_from_frame(frame, align_matrix(face.landmarks, config.size, 0.58), config.size)
-    chosen, _ = choose_device(device)
+    chosen = choose_device(device)
     model = SwapAutoencoder(config, ["a", "b"]).to(chosen).eval()
     with torch.inference_mode():
         rgb, mask = model(torch.from_numpy(crop).permute(2, 0, 1)[None].to(chosen).float() / 255, "b")

@@ -11,16 +11,16 @@ import numpy as np
 from typing_extensions import Doc
 
 from fslab.consent import Consent, require_consent
+from fslab.embedder import SAME_PERSON, Embedder
 from fslab.errors import NoFaceFound
-from fslab.faces import Detector, Embedder, FaceMesh, estimate_pose, expression
+from fslab.faces import Detector, FaceMesh
 from fslab.faceset import FaceRecord, FaceSet
 from fslab.geometry import align_matrix, crop_from_frame
 from fslab.media import RgbFrame, count_footage, encode_image, read_footage, read_image
+from fslab.mesh import estimate_pose, expression
 from fslab.pipeline import prefetch
 from fslab.storage import atomic_dir, prepare_output, sha256_file, write_json, write_json_lines
 from fslab.tracking import FrameFaces, TrackConfig, TrackedFace, group_people, smooth, track
-
-SAME_PERSON = 0.6  # Euclidean distance of dlib embeddings; see fslab.faces.Embedder
 
 
 @dataclass(frozen=True)

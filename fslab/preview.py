@@ -6,8 +6,8 @@ from fslab.faces import Face
 from fslab.faceset import FaceRecord, FaceSet
 from fslab.geometry import transform_points
 from fslab.media import RgbFrame
-from fslab.swap import SwapConfig, Swapper
 from fslab.run import Run
+from fslab.swap import SwapConfig, Swapper
 
 
 def face_of_crop(record: FaceRecord) -> Face:

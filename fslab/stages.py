@@ -1,5 +1,6 @@
 """The commands' bodies: each runs one stage with a progress bar and prints what came out."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from fslab.faceset import FaceSet
 from fslab.media import RgbFrame, is_video, read_image, write_image
 from fslab.model import ModelConfig
 from fslab.preview import preview_rows
-from fslab.provenance import save_marked_image, verify as verify_file
+from fslab.provenance import save_marked_image
+from fslab.provenance import verify as verify_file
 from fslab.report import write_report
 from fslab.run import Run
 from fslab.storage import prepare_output
@@ -49,8 +51,8 @@ def print_coverage(card: Coverage) -> None:
         console.say(
             f"  eye distance {card.eye_distance:.0f} px, sharpness {low:.0f} / {mid:.0f} / {high:.0f} (10/50/90 %)"
         )
-    columns = ["pitch \\ yaw", *(f"{a} to {b}" for a, b in zip(YAW_EDGES, YAW_EDGES[1:]))]
-    names = [f"{a} to {b}" for a, b in zip(PITCH_EDGES, PITCH_EDGES[1:])][::-1]
+    columns = ["pitch \\ yaw", *(f"{a} to {b}" for a, b in pairwise(YAW_EDGES))]
+    names = [f"{a} to {b}" for a, b in pairwise(PITCH_EDGES)][::-1]
     rows = [[name, *(str(n) if n else "·" for n in row)] for name, row in zip(names, card.poses, strict=True)]
     console.table("  faces by pose, degrees", columns, rows)
     for warning in card.warnings:
@@ -60,20 +62,21 @@ def print_coverage(card: Coverage) -> None:
 def train(folders: list[Path], out: Path, model: ModelConfig, config: TrainConfig) -> Run:
     """Train a run with a live line of its losses and previews in the run folder."""
     facesets = [FaceSet.load(folder) for folder in folders]
-    with console.stage(f"train {' and '.join(f.identity for f in facesets)}", "seconds") as progress:
+    with console.stage(f"train {' and '.join(f.identity for f in facesets)}", "%") as progress:
         hooks = TrainHooks(
-            on_step=lambda s: progress(int(s.seconds), int(s.budget_seconds), f"step {s.step} loss {s.loss:.4f}"),
-            on_preview=lambda run, path: write_image(path, preview_picture(run, facesets)),
+            on_step=lambda s: progress(round(100 * s.progress), 100, f"step {s.step} loss {s.loss:.3f}"),
+            on_preview=lambda run: save_preview(run, facesets),
         )
         run = train_run(facesets, out, model, config, hooks)
     console.say(f"  {run.step} steps in {run.seconds:.0f} s; run folder {out}")
     return run
 
 
-def preview_picture(run: Run, facesets: list[FaceSet]) -> np.ndarray:
-    """Return the preview grid of a run as one labelled picture."""
+def save_preview(run: Run, facesets: list[FaceSet]) -> None:
+    """Write the preview grid of a run, as it is now, into its folder."""
     rows = preview_rows(run, facesets)
-    return image_grid(list(rows.values()), row_labels=list(rows))
+    picture = image_grid(list(rows.values()), row_labels=list(rows))
+    write_image(run.folder / "previews" / f"{run.step:07d}.jpg", picture)
 
 
 def swap(command: "cli.Swap") -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import cv2
@@ -10,13 +11,16 @@ import torch
 from typing_extensions import Doc
 
 from fslab.blend import ColourShift, apply_colour, colour_shift, outline_mask, paste, sharpen
+from fslab.consent import require_consent
+from fslab.embedder import SAME_PERSON, Embedder
 from fslab.errors import NoFaceFound, RunError
-from fslab.faces import Detector, Embedder, Face, FaceMesh, outline
+from fslab.faces import Detector, Face, FaceMesh
 from fslab.geometry import align_matrix, crop_from_frame, transform_points
 from fslab.media import Frame
+from fslab.mesh import outline
+from fslab.provenance import Manifest
 from fslab.run import Run
-
-SAME_PERSON = 0.6  # Euclidean distance of dlib embeddings below which two faces are one person's (dlib's documentation)
+from fslab.storage import sha256_file
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,20 @@ def choose_replaced(run: Run, identity: str, replace: str | None) -> str:
         return replace
     found = f"'{replace}'" if replace else "none named"
     raise RunError(f"--replace to name one of {', '.join(others)}", found, "choose one of them")
+
+
+def swap_manifest(swapper: Swapper, replaced: str, target: Path) -> Manifest:
+    """Check everybody's consent to swapping and describe the swap that is about to be made.
+
+    Raises:
+        ConsentError: without a valid consent of the identity and of the person replaced.
+    """
+    run, people = swapper.run, (swapper.identity, replaced)
+    consents = [require_consent(run.consents.get(name), name, "swapping") for name in people]
+    weights = run.folder / "model.safetensors"
+    about = {"id": run.folder.name, "sha256": sha256_file(weights), "identities": list(run.identities)}
+    settings = {"identity": swapper.identity, "replaced": replaced, "step": run.step, "swap": swapper.config}
+    return Manifest.new("swap", [target], about, consents, settings)
 
 
 def is_person(embedding: np.ndarray, run: Run, person: str, threshold: float) -> bool:

@@ -10,13 +10,13 @@ import numpy as np
 from typing_extensions import Doc
 
 from fslab.blend import ColourShift
+from fslab.embedder import Embedder
 from fslab.errors import NoFaceFound
-from fslab.faces import Embedder
 from fslab.media import VideoOptions, probe, read_frames
 from fslab.pipeline import in_batches, prefetch
-from fslab.provenance import Manifest, open_marked_video
+from fslab.provenance import open_marked_video
 from fslab.run import Run
-from fslab.swap import SwappedFace, Swapper, choose_replaced, is_person
+from fslab.swap import SwappedFace, Swapper, choose_replaced, is_person, swap_manifest
 from fslab.tracking import FrameFaces, TrackConfig, TrackedFace, smooth, track
 
 
@@ -49,8 +49,8 @@ class SwapSummary:
 class PersonChooser:
     """Decides which followed faces are the person to replace: by identity, never by position.
 
-    Each track's embeddings are averaged; the decision is taken from the average, so one odd frame cannot flip it. Frames
-    are held back by ``lookahead`` so that a new track is judged on several looks before its first frame leaves.
+    Each track's embeddings are averaged; the decision is taken from the average, so one odd frame cannot flip it.
+    Frames are held back by ``lookahead``: a new track is judged on several looks before its first frame leaves.
     """
 
     def __init__(self, run: Run, person: str, threshold: float, config: VideoConfig):

@@ -1,15 +1,19 @@
 """Shared material: short clips of the packaged synthetic people, their face sets, and a run trained for a few steps."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `fslab.__main__` does, before torch is imported
+
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 
 import pytest
 import torch
+from fslab.samples import sample_path
 
 from fslab.consent import Consent
 from fslab.media import read_frames, write_video
-from fslab.samples import sample_path
 
 
 @pytest.fixture(scope="session", autouse=True)
