@@ -55,10 +55,15 @@ class CopiedAudio:
         for stream in source.container.streams.video:
             stream.discard = av.stream.Discard.all
         streams = [s for s in source.container.streams.audio if s.codec_context]  # None: FFmpeg has no decoder
-        self.n_streams = len(streams)
         self._targets = {stream.index: _add_stream(output, stream) for stream in streams}
+        self._sent: set[int] = set()
         self._packets: Iterator[av.Packet] = source.container.demux(streams) if streams else iter(())
         self._waiting: av.Packet | None = None
+
+    @property
+    def n_streams(self) -> int:
+        """How many streams something was sent to: a track without a single packet is none."""
+        return len(self._sent)
 
     def send_until(self, time: float) -> None:
         """Send the packets whose time has come; infinity sends all that are left."""
@@ -74,8 +79,7 @@ class CopiedAudio:
         return float(stamp * packet.time_base - self._source.origin)
 
     def _send(self, packet: av.Packet) -> None:
-        end = packet.pts + (packet.duration or 0)
-        if self._start and self._seconds(end, packet) <= self._start:
+        if self._seconds(packet.pts + (packet.duration or 0), packet) <= self._start:
             return
         target, copied = self._targets[packet.stream.index]
         shift = round(self._source.origin / packet.time_base)
@@ -83,21 +87,26 @@ class CopiedAudio:
             packet.pts -= shift
             packet.dts = None if packet.dts is None else packet.dts - shift
             packet.stream = target
-            self._output.mux(packet)
+            self._mux(target, [packet])
             return
         try:
             frames = packet.decode()
         except av.error.FFmpegError:  # a damaged packet: a moment's silence, as in a player
             return
         for frame in frames:
-            frame.pts -= shift
-            self._output.mux(target.encode(frame))
+            frame.pts = None if frame.pts is None else frame.pts - shift
+            self._mux(target, target.encode(frame))
 
     def finish(self) -> None:
         """Send what the encoders still hold."""
         for target, copied in self._targets.values():
             if not copied and target.codec_context.is_open:
-                self._output.mux(target.encode(None))
+                self._mux(target, target.encode(None))
+
+    def _mux(self, target: av.AudioStream, packets: list[av.Packet]) -> None:
+        if packets:
+            self._output.mux(packets)
+            self._sent.add(target.index)
 
 
 def _add_stream(output: av.container.OutputContainer, stream: av.AudioStream) -> tuple[av.AudioStream, bool]:
@@ -134,7 +143,7 @@ class SampledAudio:
             rate: samples a second.
             output: the container to send to.
         """
-        if samples.ndim != 2 or samples.dtype != np.int16 or samples.shape[1] not in (1, 2):
+        if samples.ndim != 2 or samples.dtype != np.int16 or samples.shape[1] not in (1, 2) or not samples.size:
             raise ValueError(f"samples must be (n, 1 or 2) int16, got {samples.shape} {samples.dtype}")
         self._samples, self._rate, self._output, self._n_sent = samples, rate, output, 0
         self._target = add_aac(output, rate, samples.shape[1])

@@ -1,12 +1,15 @@
 """Still images in and out, on disk and in memory."""
 
 import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from fslab.errors import MediaError
@@ -17,6 +20,7 @@ from fslab.storage import write_bytes
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "PPM")
 QUALITY = 95
 _SAVED = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_ASCII = b"ASCII\0\0\0"  # EXIF 2.32, section 4.6.5: the character code that a user comment starts with
 _XMP_KEY = "XML:com.adobe.xmp"
 
 
@@ -29,42 +33,62 @@ def is_image(path: Path) -> bool:
         return False
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what Pillow's decoders raise on damaged files into one clear `MediaError`."""
+    try:
+        yield
+    except Image.DecompressionBombError as reason:
+        limit = f"an image of at most {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels"
+        raise MediaError(limit, f"a larger one in '{path}'", "scale it down") from reason
+    except (OSError, ValueError, SyntaxError, TypeError, RuntimeError, LookupError, struct.error) as reason:
+        found = describe(path)
+        if is_image(path):
+            found += " that cannot be decoded"
+        raise MediaError("an image file", found, "choose an intact PNG, JPEG or WebP file") from reason
+
+
 def open_image(path: Path) -> Image.Image:
-    """Open and fully read an image with Pillow.
+    """Open and fully decode an image with Pillow.
 
     Raises:
         MediaError: if the file is missing, damaged, or not an image.
     """
-    path = Path(path)
     Image.init()
-    try:
-        with open(path, "rb") as file:
-            image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
-            image.load()
-            return image
-    except Image.DecompressionBombError as reason:
-        raise MediaError(
-            f"an image of at most {Image.MAX_IMAGE_PIXELS * 2} pixels", f"a larger one in '{path}'", "scale it down"
-        ) from reason
-    except (OSError, ValueError, SyntaxError) as reason:
-        raise MediaError("an image file", describe(path), "choose a PNG, JPEG or WebP file") from reason
+    with _reading(Path(path)), open(path, "rb") as file:
+        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+        image.load()
+        return image
 
 
 def read_image(path: Path) -> np.ndarray:
     """Read an image as ``(H, W, 3)`` uint8 RGB.
 
-    EXIF orientation is applied; grey, palette and 16-bit images become 8-bit RGB; transparency is laid on white.
+    EXIF orientation is applied; grey, palette and 16-bit images become 8-bit RGB, other colour profiles sRGB;
+    transparency is laid on white. Of an animation, the first picture.
 
     Raises:
         MediaError: if the file is missing, damaged, or not an image.
     """
-    image = ImageOps.exif_transpose(open_image(path))
-    if image.mode.startswith("I"):
-        return np.repeat((np.asarray(image) // 257).astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    with _reading(Path(path)):
+        image = ImageOps.exif_transpose(open_image(path))
+        if image.mode.startswith("I"):  # 16 bits, in one of several guises
+            grey = (np.clip(np.asarray(image, np.int64), 0, 65535) // 257).astype(np.uint8)
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.array(_to_srgb(image))
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB through the image's own colour profile, where it has a usable one."""
+    profile = image.info.get("icc_profile")
+    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
+        with suppress(ImageCms.PyCMSError, OSError):
+            own = ImageCms.ImageCmsProfile(BytesIO(profile))
+            return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return image.convert("RGB")
 
 
 def write_image(path: Path, image: np.ndarray, xmp: str | None = None, text: dict[str, str] | None = None) -> None:
@@ -92,7 +116,7 @@ def write_image(path: Path, image: np.ndarray, xmp: str | None = None, text: dic
             extra["xmp"] = xmp.encode()
         if text:
             exif = Image.Exif()
-            exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + json.dumps(text).encode()
+            exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = _ASCII + json.dumps(text).encode()
             extra["exif"] = exif
     data = BytesIO()
     Image.fromarray(_checked(image)).save(data, kind, **extra)
@@ -110,17 +134,19 @@ def _png_info(xmp: str | None, text: dict[str, str]) -> PngInfo:
 
 def image_marks(path: Path) -> dict:
     """Return {"xmp": str or None, "tags": dict} of an image; see `fslab.media.read_marks`."""
-    image = open_image(path)
-    if image.format == "PNG":
-        tags = {key: str(value) for key, value in image.text.items()}
-        return {"xmp": tags.pop(_XMP_KEY, None), "tags": tags}
-    xmp = image.info.get("xmp")
-    comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
+    with _reading(Path(path)):
+        image = open_image(path)
+        if image.format == "PNG":
+            tags = {key: str(value) for key, value in image.text.items()}
+            return {"xmp": tags.pop(_XMP_KEY, None), "tags": tags}
+        xmp = image.info.get("xmp")
+        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
     try:
-        tags = json.loads(bytes(comment)[8:])
-    except (ValueError, TypeError):
+        tags = json.loads(bytes(comment)[len(_ASCII) :])
+    except (ValueError, TypeError):  # somebody else's comment
         tags = {}
-    return {"xmp": xmp.decode(errors="replace") if xmp else None, "tags": tags if isinstance(tags, dict) else {}}
+    tags = {str(key): str(value) for key, value in tags.items()} if isinstance(tags, dict) else {}
+    return {"xmp": xmp.decode(errors="replace") if xmp else None, "tags": tags}
 
 
 def encode_image(image: np.ndarray, suffix: str = ".jpg", quality: int = QUALITY) -> bytes:
@@ -138,7 +164,10 @@ def decode_image(data: bytes) -> np.ndarray:
     Raises:
         ValueError: if ``data`` is not an image.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        image = None
     if image is None:
         raise ValueError(f"data must be an image, got {len(data)} bytes that are not")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

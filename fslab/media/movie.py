@@ -20,6 +20,7 @@ from fslab.storage import atomic_path, explained
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 SUFFIXES = (".mp4", ".mov")
+SOUND_RATE = 48000
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Movie:
     def _open(self, first: YuvFrame) -> None:
         plan, frame_time = self._plan, 1 / self._plan.rate
         cut = first.time < 0 or first.time > plan.begin + 2 * frame_time
-        flags = {"movflags": "+faststart+use_metadata_tags"}
+        flags = {"movflags": "+faststart+use_metadata_tags", "movie_timescale": str(_fine_clock(first.time_base))}
         if cut:  # MP4 shows nothing before zero and waits out what is missing after it
             flags["output_ts_offset"] = f"{-first.time:.6f}"
         self._container = av.open(f"file:{self._path}", "w", format=self._path.suffix.lower()[1:], options=flags)
@@ -127,6 +128,15 @@ class Movie:
         if self._container is not None:
             with suppress(av.error.FFmpegError):
                 self._container.close()
+
+
+def _fine_clock(time_base: Fraction) -> int:
+    """Return ticks a second that divide the frames' clock exactly and are fine enough for sound.
+
+    MP4 counts the wait before the first frame in them; its usual milliseconds would shift the frames of most clips.
+    """
+    ticks = time_base.denominator
+    return ticks * -(-SOUND_RATE // ticks)
 
 
 @contextmanager

@@ -111,16 +111,16 @@ def read_frames(path: Path, start: float = 0.0, stop: float | None = None) -> It
                 raise MediaError("frames of one (height, width)", found, "export it again as MP4")
             yield frame
             index, size = index + 1, frame.size
-        if start <= 0:
-            _check_complete(source, pictures.n_lost)
         if size is None:
             raise _no_frames(source)
+        if start <= 0:
+            _check_complete(pictures, source.path)
 
 
-def _check_complete(source: Source, n_lost: int) -> None:
-    total = source.n_packets
-    if total - n_lost < READABLE_SHARE * total:
-        found = f"{max(total - n_lost, 0)} readable of {total} in '{source.path}'"
+def _check_complete(pictures: Pictures, path: Path) -> None:
+    n_read = max(pictures.n_promised - pictures.n_lost, 0)
+    if n_read < READABLE_SHARE * pictures.n_promised:
+        found = f"{n_read} readable of {pictures.n_promised} in '{path}'"
         raise MediaError("all frames of a video", found, "copy it again from where it came from")
 
 

@@ -88,12 +88,13 @@ class Pictures:
     """The decoded pictures of a source, with rising timestamps from its origin.
 
     Attributes:
-        n_lost: packets so far that could not be decoded; after the last picture, also those that were not there.
+        n_promised: coded frames that the header promises; 0 if it does not say.
+        n_lost: of these, how many could not be decoded so far; after the last picture, also those that were not there.
     """
 
     def __init__(self, source: Source):
         """Read from where the source's container stands."""
-        self._source, self.n_lost = source, 0
+        self._source, self.n_promised, self.n_lost = source, source.n_packets, 0
         tick = source.stream.time_base
         self._origin, self._step = round(source.origin / tick), max(round(1 / (source.rate * tick)), 1)
 
@@ -109,7 +110,7 @@ class Pictures:
             for picture in pictures:
                 last = self._stamp(picture, last)
                 yield picture
-        self.n_lost += max(self._source.n_packets - n_read, 0)
+        self.n_lost += max(self.n_promised - n_read, 0)
 
     def _packets(self) -> Iterator[av.Packet]:
         try:
