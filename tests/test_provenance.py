@@ -1,6 +1,4 @@
-import ast
 import getpass
-import inspect
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 
 import fslab
-from fslab import label, provenance
+from fslab import label
 from fslab.consent import Consent
 from fslab.errors import MediaError, OutputError
 from fslab.media import VideoOptions, read_frames, read_image, read_marks, write_image, write_video
@@ -341,16 +339,6 @@ def test_marks_of_other_tools_are_named_but_are_not_ours(image, tmp_path):
     assert note(report, "metadata") == f"another tool says {uri}[31m"
 
 
-def test_xmp_is_read_as_attributes_too_and_entities_are_not_expanded():
-    start = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><d xmlns:i="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-    assert metadata.declared(f'{start} i:DigitalSourceType="u"/></x:xmpmeta>', {})["DigitalSourceType"] == ("u",)
-    assert metadata.declared(f'<!DOCTYPE x [<!ENTITY a "b">]>{start}i:DigitalSourceType="&a;"/></x:xmpmeta>', {}) == {
-        "DigitalSourceType": (),
-        "AIGC": (),
-    }
-    assert metadata.declared("<broken", {}) == {"DigitalSourceType": (), "AIGC": ()}
-
-
 # Writing
 
 
@@ -393,102 +381,16 @@ def test_the_same_image_and_manifest_make_the_same_file(image, manifest, tmp_pat
 # Refusals
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.mkv", "a.txt", "a", "a.manifest.json"])
-def test_other_kinds_of_files_are_refused(tmp_path, name):
-    (tmp_path / name).write_bytes(b"GIF89a")
-    with pytest.raises(MediaError, match="PNG, JPEG, WebP, MP4 or MOV"):
-        verify(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.mp4"])
-def test_missing_and_damaged_files_are_one_sentence(tmp_path, name):
-    with pytest.raises(MediaError, match="no file"):
-        verify(tmp_path / name)
-    (tmp_path / name).write_text("this is no picture")
-    with pytest.raises(MediaError, match="found text") as error:
-        verify(tmp_path / name)
-    assert "\n" not in str(error.value)
-
-
 def test_an_image_too_small_for_a_label_is_not_written(manifest, tmp_path):
     with pytest.raises(MediaError, match="48 x 48"):
         save_marked_image(tmp_path / "a.png", np.zeros((16, 16, 3), np.uint8), manifest)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_input_that_cannot_be_read_is_one_sentence(tmp_path):
-    with pytest.raises(MediaError, match="No such file"):
-        Manifest.new("swap", [tmp_path / "none.mp4"], {}, [], {})
-
-
-@pytest.mark.parametrize("value", [float("nan"), object(), {1, 2}, b"x"])
-def test_settings_that_are_no_json_are_refused(value):
-    with pytest.raises(ValueError, match="settings must be"):
-        Manifest.new("swap", [], {}, [], {"a": value})
-
-
 @pytest.mark.parametrize("change", [{"schema": 2}, {"inputs": {}}, {"frames": "9"}, {"extra": 1}, {"action": None}])
 def test_a_manifest_of_another_shape_is_refused(manifest, change):
     with pytest.raises(ValueError, match="manifest"):
         Manifest.from_dict(manifest.to_dict() | change)
-
-
-# No way around
-
-
-def names_used(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
-        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)
-    }
-
-
-def test_nothing_but_provenance_opens_a_video_for_frames():
-    files = [p.relative_to(ROOT / "fslab") for p in (ROOT / "fslab").rglob("*.py")]
-    users = {p.parts[0] for p in files if "VideoWriter" in names_used(ROOT / "fslab" / p)}
-    assert users - {"media"} == {"provenance"}
-
-
-UNMARKED_PREVIEWS = "training previews show swapped faces and are written without marks"
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "swap",
-        "video",
-        "cli",
-        "demo",
-        pytest.param("stages", marks=pytest.mark.xfail(reason=UNMARKED_PREVIEWS, strict=True)),
-    ],
-)
-def test_the_swap_path_has_no_other_way_to_write_a_picture(module):
-    path = ROOT / "fslab" / f"{module}.py"
-    if not path.exists():
-        pytest.skip("not part of this installation")
-    assert not names_used(path) & {"VideoWriter", "write_video", "imwrite", "VideoFrame", "fromarray", "encode_image"}
-    drawn = {"stages": {"coverage_card"}, "demo": {"make_sheet"}}.get(module, set())
-    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "write_image":
-            assert getattr(getattr(call.args[1], "func", None), "id", "") in drawn, "write swaps with fslab.provenance"
-
-
-def test_no_function_has_a_switch_for_the_marks():
-    allowed = {
-        "save_marked_image": ["path", "image", "manifest"],
-        "open_marked_video": ["path", "like", "options", "manifest"],
-    }
-    for name, parameters in allowed.items():
-        assert list(inspect.signature(getattr(provenance, name)).parameters) == parameters
-    assert list(inspect.signature(label.VisibleLabel).parameters) == ["frame_size"]
-    assert list(inspect.signature(label.VisibleLabel.apply).parameters) == ["self", "frame"]
-    for path in [ROOT / "fslab" / "label.py", *(ROOT / "fslab" / "provenance").glob("*.py")]:
-        text = path.read_text(encoding="utf-8")
-        assert "environ" not in text
-        for f in ast.walk(ast.parse(text)):
-            if isinstance(f, ast.FunctionDef):
-                assert not f.args.defaults, f"{f.name}: an option here could become a switch"
-                assert not [d for d in f.args.kw_defaults if d], f.name
 
 
 def test_the_version_is_the_packages_own(manifest):
