@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 something the user can mend (one line on standard error); 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -199,7 +200,7 @@ class Doctor:
 
 def _commands(argv: Sequence[str]) -> object:
     """Return the union of all subcommands; the preset named in ``argv`` sets the defaults of `train`."""
-    names = [b for a, b in zip(argv, argv[1:]) if a == "--preset"]
+    names = [b for a, b in pairwise(argv) if a == "--preset"]
     names += [a.split("=", 1)[1] for a in argv if a.startswith("--preset=")]
     preset = names[-1] if names and names[-1] in PRESETS else "tiny"
     model, train = PRESETS[preset]

@@ -1,17 +1,22 @@
 """The whole story on the packaged synthetic people: two clips in, a swapped, marked and measured clip out."""
 
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from fslab import console
 from fslab.cli import Evaluate, Swap
 from fslab.evaluate import EvalConfig
 from fslab.extract import ExtractConfig
-from fslab.media import read_frames, write_image
+from fslab.media import read_frames
 from fslab.model import PRESETS
+from fslab.provenance import Manifest, save_marked_image
 from fslab.samples import sample_path
-from fslab.stages import evaluate, extract, swap, train
-from fslab.storage import prepare_output
+from fslab.stages import evaluate, extract, swap, train, verify
+from fslab.storage import prepare_output, sha256_file
 from fslab.viz import contact_sheet
 
 SHEET_FRAMES = (4, 20, 36, 52, 68)
@@ -28,10 +33,6 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
     Returns:
         The exit code of `verify` on the result: 0.
     """
-    from dataclasses import replace
-
-    from fslab.stages import verify
-
     started = time.monotonic()
     prepare_output(out, overwrite)
     model, config = PRESETS["tiny"]
@@ -43,17 +44,22 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
         )
     run_dir = out / "runs" / "ada-dan"
     if overwrite and run_dir.exists():
-        import shutil
-
         shutil.rmtree(run_dir)
-    train(folders, run_dir, model, replace(config, budget=budget))
+    run = train(folders, run_dir, model, replace(config, budget=budget))
     target, truth, result = sample_path("ada_target.mp4"), sample_path("ada_as_dan_truth.mp4"), out / "out.mp4"
     swap(Swap(run_dir, target, result, identity="dan", replace="ada", overwrite=True))
     report = out / "report"
     evaluate(Evaluate(result, target, truth, folders[1], report, EvalConfig(), overwrite=True))
     sheet = out / "contact_sheet.png"
     with console.stage("contact sheet"):
-        write_image(sheet, make_sheet(target, result, truth))
+        about = {
+            "id": run.folder.name,
+            "sha256": sha256_file(run_dir / "model.safetensors"),
+            "identities": run.identities,
+        }
+        clips = [target, result, truth]
+        manifest = Manifest.new("contact sheet", clips, about, run.consents.values(), {"frames": SHEET_FRAMES})
+        save_marked_image(sheet, make_sheet(*clips), manifest)
     code = verify(result)
     console.say(f"\ndone in {time.monotonic() - started:.0f} s (training {budget})")
     for what, path in (
@@ -65,7 +71,7 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
     return code
 
 
-def make_sheet(target: Path, swapped: Path, truth: Path):
+def make_sheet(target: Path, swapped: Path, truth: Path) -> np.ndarray:
     """Return the contact sheet of chosen frames of three clips, as one picture."""
     clips = []
     for path in (target, swapped, truth):

@@ -1,7 +1,12 @@
 """Similarity transforms between a frame and an aligned crop, and the warp both ways."""
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from fslab.media import Frame
 
 # Eyes, nose tip, mouth corners of a frontal mean face inside the unit square that `coverage` scales
 # (proportions: the five-point template shared by DeepFaceLab's "whole face" readers, re-centred on the face).
@@ -142,11 +147,11 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> 
     )
 
 
-def crop_from_frame(frame, matrix: np.ndarray, size: int) -> np.ndarray:
+def crop_from_frame(frame: "Frame", matrix: np.ndarray, size: int) -> np.ndarray:
     """Cut an aligned crop out of a frame, converting only the pixels it needs.
 
     Args:
-        frame: a `fslab.media.Frame`.
+        frame: where to cut.
         matrix: ``(2, 3)`` frame -> crop, pixels.
         size: side of the crop, pixels.
 

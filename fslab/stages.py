@@ -15,7 +15,7 @@ from fslab.faceset import FaceSet
 from fslab.media import RgbFrame, is_video, read_image, write_image
 from fslab.model import ModelConfig
 from fslab.preview import preview_rows
-from fslab.provenance import save_marked_image
+from fslab.provenance import Manifest, save_marked_image
 from fslab.provenance import verify as verify_file
 from fslab.report import write_report
 from fslab.run import Run
@@ -73,10 +73,12 @@ def train(folders: list[Path], out: Path, model: ModelConfig, config: TrainConfi
 
 
 def save_preview(run: Run, facesets: list[FaceSet]) -> None:
-    """Write the preview grid of a run, as it is now, into its folder."""
+    """Write the preview grid of a run, as it is now, into its folder; it shows swaps, so it is marked as one."""
     rows = preview_rows(run, facesets)
     picture = image_grid(list(rows.values()), row_labels=list(rows))
-    write_image(run.folder / "previews" / f"{run.step:07d}.jpg", picture)
+    about = {"id": run.folder.name, "sha256": "", "identities": list(run.identities)}  # weights still change
+    manifest = Manifest.new("training preview", [], about, run.consents.values(), {"step": run.step})
+    save_marked_image(run.folder / "previews" / f"{run.step:07d}.jpg", picture, manifest)
 
 
 def swap(command: "cli.Swap") -> None:

@@ -44,10 +44,10 @@ def test_the_named_person_is_swapped_wherever_they_stand(tiny_run, crossing, tmp
     assert swap_video(Swapper(tiny_run, "dan"), crossing, output, "ada").n_swapped == 28
     for a, b in zip(read_frames(crossing), read_frames(output), strict=True):
         change = difference(a.rgb(), b.rgb())[:330]  # above the label
-        left, right = change[:, :384].max(), change[:, 384:].max()
+        left, right = (np.percentile(part, 98) for part in (change[:, :384], change[:, 384:]))
         ada, dan = (left, right) if a.index < 14 else (right, left)
-        assert ada > 25
-        assert dan < 25
+        assert ada > 15
+        assert dan < 8  # the codec only
 
 
 def test_frames_without_the_person_pass_untouched(tiny_run, short_clips, tmp_path):
