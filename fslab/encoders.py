@@ -34,6 +34,9 @@ class SmallEncoder(nn.Module):
         )
         self.act = nn.LeakyReLU(0.1)
         self.code = nn.Conv2d(channels[-1], latent_channels, 1)
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight, a=0.1)
+            nn.init.zeros_(conv.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Encode ``(B, 3, S, S)`` as ``(B, latent, S/16, S/16)``."""

@@ -76,8 +76,9 @@ def ssim_map(x: torch.Tensor, y: torch.Tensor, window: int = 7) -> torch.Tensor:
 
 
 def dssim_loss(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, window: int = 7) -> torch.Tensor:
-    """Return the weighted mean of ``(1 - SSIM) / 2``, in [0, 1]."""
+    """Return the weighted mean of ``(1 - SSIM) / 2`` of the grey pictures, in [0, 1]; colour is left to the others."""
     edge = window // 2
+    x, y = x.mean(dim=1, keepdim=True), y.mean(dim=1, keepdim=True)
     return weighted_mean((1 - ssim_map(x, y, window)) / 2, weight[:, :, edge:-edge, edge:-edge])
 
 

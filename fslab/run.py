@@ -7,6 +7,7 @@
 
 import json
 import logging
+import math
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from fslab.errors import ConsentError, RunError
 from fslab.losses import LossConfig
 from fslab.model import ModelConfig, SwapAutoencoder
 from fslab.schedule import TrainConfig
-from fslab.storage import atomic_path, read_json, write_json
+from fslab.storage import atomic_path, explained, read_json, write_json, write_json_lines
 
 SCHEMA = 1
 log = logging.getLogger(__name__)
@@ -198,6 +199,54 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise RunError(f"a whole file '{path}'", "a damaged one", "restore it from a copy") from reason
 
 
+def pack_state(
+    model: torch.nn.Module, ema: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of networks and optimiser under names for one file."""
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema/{k}": v for k, v in ema.state_dict().items()}
+    for i, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{i}/{k}": v for k, v in slots.items()}
+    return tensors
+
+
+def unpack_state(
+    tensors: dict[str, torch.Tensor],
+    model: torch.nn.Module,
+    ema: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put back what `pack_state` took.
+
+    Raises:
+        RunError: if the tensors are not those of these networks and this optimiser.
+    """
+
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in part("optimizer/").items():
+        number, _, name = key.partition("/")
+        slots.setdefault(int(number), {})[name] = value
+    try:
+        model.load_state_dict(part("model/"))
+        ema.load_state_dict(part("ema/"))
+        groups = optimizer.state_dict()["param_groups"]
+        numbers = {i for group in groups for i in group["params"]}  # fewer, where a backbone is frozen from now on
+        optimizer.load_state_dict({"state": {i: slots[i] for i in slots if i in numbers}, "param_groups": groups})
+    except (RuntimeError, ValueError, KeyError) as reason:
+        raise RunError(
+            "a checkpoint of this training", "one of other settings", "train with the run's own settings"
+        ) from reason
+
+
+def save_state(folder: Path, tensors: dict[str, torch.Tensor], counters: dict[str, object]) -> None:
+    """Write the training state, keeping the one before."""
+    metadata = {k: str(v) for k, v in counters.items()}
+    save_tensors(Path(folder) / "state.safetensors", tensors, metadata, "state.prev.safetensors")
+
+
 def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read the training state; where the newest is damaged, the one before, with a warning.
 
@@ -217,3 +266,31 @@ def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             folder / "state.safetensors", metadata.get("step", "?"),
         )  # fmt: skip
         return tensors, metadata
+
+
+def append_log(folder: Path, row: dict) -> dict:
+    """Append a row to ``log.jsonl`` and return it; numbers that are not finite become null."""
+    row, path = _finite(row), Path(folder) / "log.jsonl"
+    with explained(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(row, separators=(",", ":")) + "\n")
+    return row
+
+
+def trim_log(folder: Path, step: int) -> None:
+    """Drop the rows after ``step``, made between a checkpoint and a crash, and a half-written last row."""
+    path, rows = Path(folder) / "log.jsonl", []
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    write_json_lines(path, [row for row in rows if row["step"] <= step])
+
+
+def _finite(value: object) -> object:
+    """Replace numbers that JSON cannot hold by None, in nested dicts."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,14 +2,18 @@
 
 import math
 import re
+import time
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import torch
 from typing_extensions import Doc
 
 from fslab.dataset import DataConfig
+from fslab.errors import RunError
 from fslab.losses import LossConfig
 
+LOG_EVERY = 1.0  # seconds between rows of log.jsonl; the only moments at which the loop waits for the device
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -19,9 +23,10 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: if it is not a duration, or not longer than 0.
     """
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
-    if not parts or "".join(n + u for n, u in parts) != text.strip().lower() or any(not u for _, u in parts[:-1]):
+    text = text.strip().lower()
+    if not re.fullmatch(r"\d+(\.\d+)?|(\d+(\.\d+)?[smh])+", text):
         raise ValueError(f"a duration such as 90s, 10m or 1h wanted, got {text!r}")
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text)
     seconds = sum(float(n) * _UNITS.get(u, 1.0) for n, u in parts)
     if seconds <= 0:
         raise ValueError(f"a duration longer than 0 wanted, got {text!r}")
@@ -90,3 +95,49 @@ def warp_strength(progress: float, until: float) -> float:
 def ema_decay(step: int, decay: float) -> float:
     """Return the averaged weights' decay at a step: it rises with training, so early weights are soon forgotten."""
     return min(decay, (1 + step) / (10 + step))
+
+
+class Clock:
+    """Says what is due: rows, measurements, checkpoints, previews."""
+
+    def __init__(self, config: TrainConfig):
+        self.every = {
+            "log": LOG_EVERY,
+            "measure": config.measure_every,
+            "save": config.save_every,
+            "preview": config.preview_every,
+        }
+        start = time.perf_counter()
+        self.next = {what: start + seconds for what, seconds in self.every.items()}
+
+    def due(self, last: bool) -> list[str]:
+        """Return what is due now; everything at the ``last`` step, except the checkpoint that follows anyway."""
+        due = []
+        for what, when in self.next.items():
+            if time.perf_counter() >= when or (last and what != "save"):
+                due.append(what)
+                self.next[what] = time.perf_counter() + self.every[what]
+        return due
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that ``name`` asks for; "auto" takes a GPU where there is one.
+
+    Raises:
+        RunError: if the device is not there: a GPU that was asked for is never silently replaced.
+        ValueError: if ``name`` is not a device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as reason:
+        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}") from reason
+    there = {"cpu": True, "cuda": torch.cuda.device_count() > (device.index or 0), "mps": _has_mps()}
+    if not there.get(device.type, False):
+        raise RunError(f"the device '{name}'", "none that torch can use", "run `fslab doctor`, or use --device cpu")
+    return device
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()

@@ -1,15 +1,13 @@
 """The training loop: one encoder, everybody's decoders, one optimiser, and a run folder that survives interruptions."""
 
 import copy
-import json
 import logging
-import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,11 +18,10 @@ from fslab.errors import FaceSetError, RunError
 from fslab.faceset import FaceSet
 from fslab.losses import image_loss, l1_loss, mask_loss, moment_matching, ssim_map, weighted_mean
 from fslab.model import ModelConfig, SwapAutoencoder
-from fslab.run import Run, is_run, load_state, read_head, save_tensors
-from fslab.schedule import TrainConfig, ema_decay, learning_rate, warp_strength
-from fslab.storage import atomic_dir, explained, sha256_file, write_json_lines
+from fslab.run import Run, append_log, is_run, load_state, pack_state, read_head, save_state, trim_log, unpack_state
+from fslab.schedule import Clock, TrainConfig, choose_device, ema_decay, learning_rate, warp_strength
+from fslab.storage import atomic_dir, sha256_file
 
-LOG_EVERY = 1.0  # seconds between rows of log.jsonl; the only moments at which the loop waits for the device
 BAD_STEPS = 5  # so many steps without finite gradients in a row, and training goes back to its checkpoint
 ROLLBACKS = 4  # so many returns to the checkpoint, and training gives up
 HELD_OUT_FACES = 16  # faces of each person that the held-out score is measured on
@@ -58,29 +55,6 @@ class TrainHooks:
     on_step: Callable[[TrainStep], None] | None = None
     on_preview: Callable[[Run, Path], None] | None = None
     should_stop: Callable[[], bool] | None = None
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device that ``name`` asks for; "auto" takes a GPU where there is one.
-
-    Raises:
-        RunError: if the device is not there: a GPU that was asked for is never silently replaced.
-        ValueError: if ``name`` is not a device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as reason:
-        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}") from reason
-    there = {"cpu": True, "cuda": torch.cuda.device_count() > (device.index or 0), "mps": _has_mps()}
-    if not there.get(device.type, False):
-        raise RunError(f"the device '{name}'", "none that torch can use", "run `fslab doctor`, or use --device cpu")
-    return device
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
 
 
 def train(
@@ -160,7 +134,13 @@ def stop_on_signals() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    old = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, _: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: don't wait for the step
+        stop.set()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
@@ -180,16 +160,13 @@ class Trainer:
         device: torch.device,
     ):
         self.config, self.device = config, device
-        names = [f.identity for f in facesets]
+        names, goes_on = [f.identity for f in facesets], is_run(folder)
         self.data = [FaceDataset.from_faceset(f, model_config.size, config.data, device) for f in facesets]
         self.held_out = [d.held_out(HELD_OUT_FACES) for d in self.data]
-        self.model = SwapAutoencoder(model_config, names).to(device)
+        # A run that goes on has its weights; asking the hub again could fail and would change nothing.
+        pretrained = model_config.pretrained and not goes_on
+        self.model = SwapAutoencoder(replace(model_config, pretrained=pretrained), names).to(device)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer = self._make_optimizer()
-        self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.rate, self.rollbacks = 1.0, 0
-        self.bad = torch.zeros(2, device=device)  # steps without finite gradients: in a row, in all
-        self.sums = torch.zeros(len(names) + 1, device=device)  # losses since the last row: each person's, matching
         self.run = Run(
             folder=folder,
             model=self.ema,
@@ -200,9 +177,16 @@ class Trainer:
             embeddings={f.identity: f.embedding() for f in facesets},
             consents={f.identity: f.consent for f in facesets},
             facesets={f.identity: _describe(f) for f in facesets},
-            encoder_weights=self.model.encoder_weights,
+            encoder_weights=read_head(folder)["encoder_weights"] if goes_on else self.model.encoder_weights,
         )
-        if is_run(folder):
+        self.optimizer = self._make_optimizer()
+        learning = [(a, p) for a, p in zip(self.ema.parameters(), self.model.parameters()) if p.requires_grad]
+        self.averaged, self.raw = [a for a, _ in learning], [p.detach() for _, p in learning]
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.rate, self.rollbacks = 1.0, 0
+        self.bad = torch.zeros(2, device=device)  # steps without finite gradients: in a row, in all
+        self.sums = torch.zeros(len(names) + 1, device=device)  # losses since the last row: each person's, matching
+        if goes_on:
             self._resume()
         else:
             with atomic_dir(folder) as part:
@@ -211,21 +195,21 @@ class Trainer:
         self.last_row = (self.run.step, time.perf_counter())
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        """Return AdamW over everything that learns; a pretrained backbone gets its own, lower rate."""
-        backbone = getattr(self.model.encoder, "net", None)
-        slow = list(backbone.parameters()) if backbone is not None and self.model.encoder_weights != "random" else []
-        if not self.config.encoder_lr:
-            for p in slow:
-                p.requires_grad_(False)
+        """Return AdamW over everything that learns; a pretrained backbone gets its own, lower rate, or none."""
+        config = self.config
+        backbone = getattr(self.model.encoder, "net", None) if self.run.encoder_weights != "random" else None
+        slow = list(backbone.parameters()) if backbone is not None else []
+        for p in slow:
+            p.requires_grad_(config.encoder_lr > 0)
         ids = {id(p) for p in slow}
         groups = [{"params": [p for p in self.model.parameters() if id(p) not in ids], "share": 1.0}]
-        if slow and self.config.encoder_lr:
-            groups.append({"params": slow, "share": self.config.encoder_lr})
-        return torch.optim.AdamW(groups, self.config.lr, (0.9, 0.99), weight_decay=self.config.weight_decay, fused=True)
+        if slow and config.encoder_lr:
+            groups.append({"params": slow, "share": config.encoder_lr})
+        return torch.optim.AdamW(groups, config.lr, (0.9, 0.99), weight_decay=config.weight_decay, fused=True)
 
     def loop(self, hooks: TrainHooks, stop: threading.Event) -> Run:
         """Train until the budget is used or someone asks to stop; then save."""
-        run, clock = self.run, _Clock(self.config)
+        run, clock = self.run, Clock(self.config)
         before, start = run.seconds, time.perf_counter()
         progress = self.config.progress(run.step, run.seconds)
         try:
@@ -294,9 +278,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.bad = torch.stack([(self.bad[0] + 1) * is_bad, self.bad[1] + is_bad])
-        pairs = zip(self.ema.parameters(), self.model.parameters())
-        averaged, raw = zip(*((a, p.detach()) for a, p in pairs if p.requires_grad))
-        torch._foreach_lerp_(list(averaged), list(raw), 1 - ema_decay(self.run.step, config.ema))
+        torch._foreach_lerp_(self.averaged, self.raw, 1 - ema_decay(self.run.step, config.ema))
 
     def _log(self, progress: float) -> TrainStep:
         """Write a row of losses; go back to the checkpoint where the numbers went wrong."""
@@ -319,12 +301,9 @@ class Trainer:
         return TrainStep(run.step, run.seconds, whole, progress, sum(losses) / len(losses), row)
 
     def _append(self, values: dict) -> dict:
-        """Append a row with step and seconds to ``log.jsonl``; numbers that are not finite become null."""
-        row = _finite({"step": self.run.step, "seconds": round(self.run.seconds, 2), **values})
-        path = self.run.folder / "log.jsonl"
-        with explained(path), open(path, "a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(row, separators=(",", ":")) + "\n")
-        return row
+        """Add a row with step and seconds to the log."""
+        row = {"step": self.run.step, "seconds": round(self.run.seconds, 2), **values}
+        return append_log(self.run.folder, row)
 
     @torch.inference_mode()
     def measure(self) -> dict[str, dict[str, float]]:
@@ -342,47 +321,25 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Write the whole training state, then the averaged weights and ``config.json``."""
         run = self.run
-        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
-        for i, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{i}/{k}": v for k, v in slots.items()}
+        tensors = pack_state(self.model, self.ema, self.optimizer)
         tensors |= {"random/data": self.generator.get_state(), "random/torch": torch.get_rng_state(), "bad": self.bad}
         counters = {"step": run.step, "seconds": run.seconds, "rate": self.rate, "device": self.device.type}
-        save_tensors(
-            folder / "state.safetensors", tensors, {k: str(v) for k, v in counters.items()}, "state.prev.safetensors"
-        )
+        save_state(folder, tensors, counters)
         run.save(folder)
-
-    def _restore(self) -> dict[str, str]:
-        """Load networks and optimiser from the checkpoint; return its counters and leave randomness alone."""
-        tensors, counters = load_state(self.run.folder)
-        try:
-            self.model.load_state_dict(_with_prefix(tensors, "model/"))
-            self.ema.load_state_dict(_with_prefix(tensors, "ema/"))
-            slots: dict[int, dict[str, torch.Tensor]] = {}
-            for key, value in _with_prefix(tensors, "optimizer/").items():
-                number, _, name = key.partition("/")
-                slots.setdefault(int(number), {})[name] = value
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        except (RuntimeError, ValueError, KeyError) as reason:
-            raise RunError(
-                f"a checkpoint of this training in '{self.run.folder}'", "another", "train into another folder"
-            ) from reason
-        return counters
 
     def _resume(self) -> None:
         """Go on where the run in the folder stopped: networks, counters, randomness, log."""
-        counters = self._restore()
-        tensors, _ = load_state(self.run.folder)
-        self.run.step, self.run.seconds = int(counters["step"]), float(counters["seconds"])
+        run = self.run
+        tensors, counters = load_state(run.folder)
+        unpack_state(tensors, self.model, self.ema, self.optimizer)
+        run.step, run.seconds = int(counters["step"]), float(counters["seconds"])
         self.rate, self.bad = float(counters["rate"]), tensors["bad"].to(self.device)
         torch.set_rng_state(tensors["random/torch"])
         if counters["device"] == self.device.type:
             self.generator.set_state(tensors["random/data"])
         else:
-            self.generator.manual_seed(self.config.seed + self.run.step)
-        _trim_log(self.run.folder / "log.jsonl", self.run.step)
+            self.generator.manual_seed(self.config.seed + run.step)
+        trim_log(run.folder, run.step)
 
     def _roll_back(self) -> None:
         """Return to the checkpoint's weights with half the learning rate, and say so in the log."""
@@ -390,7 +347,8 @@ class Trainer:
             raise RunError(
                 "training with finite numbers", f"{ROLLBACKS} failures", "lower --lr; the checkpoint is whole"
             )
-        counters = self._restore()
+        tensors, counters = load_state(self.run.folder)
+        unpack_state(tensors, self.model, self.ema, self.optimizer)
         self.rate, self.rollbacks = self.rate / 2, self.rollbacks + 1
         self.bad = self.bad * torch.tensor([0.0, 1.0], device=self.device)
         event = (
@@ -400,40 +358,6 @@ class Trainer:
         self._append({"event": event})
 
 
-class _Clock:
-    """Says what is due: rows, measurements, checkpoints, previews."""
-
-    def __init__(self, config: TrainConfig):
-        self.every = {
-            "log": LOG_EVERY,
-            "measure": config.measure_every,
-            "save": config.save_every,
-            "preview": config.preview_every,
-        }
-        start = time.perf_counter()
-        self.next = {what: start + seconds for what, seconds in self.every.items()}
-
-    def due(self, last: bool) -> list[str]:
-        """Return what is due now; everything at the ``last`` step, except the checkpoint that follows anyway."""
-        due = []
-        for what, when in self.next.items():
-            if time.perf_counter() >= when or (last and what != "save"):
-                due.append(what)
-                self.next[what] = time.perf_counter() + self.every[what]
-        return due
-
-
-def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _finite(value: object) -> object:
-    """Replace numbers that JSON cannot hold by None, in nested dicts."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _describe(faceset: FaceSet) -> dict:
     """Return what a run remembers of a face set: faces, sources with their hashes, and the hash of its records."""
     return {
@@ -441,16 +365,3 @@ def _describe(faceset: FaceSet) -> dict:
         "sources": faceset.sources,
         "sha256": sha256_file(faceset.folder / "faces.jsonl"),
     }
-
-
-def _trim_log(path: Path, step: int) -> None:
-    """Drop rows after ``step`` (made after the checkpoint, before a crash) and a half-written last row."""
-    if not path.exists():
-        return
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    write_json_lines(path, [row for row in rows if row["step"] <= step])
