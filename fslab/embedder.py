@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from facenet_pytorch import InceptionResnetV1
 from safetensors.torch import load_file
 from torch import nn
 
+from fslab.errors import FslabError
 from fslab.geometry import crop_from_frame, umeyama
+from fslab.media import Frame
 from fslab.weights import weights_path
 
 SAME_PERSON = 0.6  # Euclidean distance; dlib's documentation gives it as the threshold
@@ -18,6 +21,9 @@ CHIP_SIZE = 150
 CHIP_5 = np.array(
     [[0.2255, 0.2160], [0.7548, 0.2160], [0.4901, 0.5156], [0.2541, 0.7802], [0.7261, 0.7802]], np.float64
 )
+
+# The same five where MTCNN's box puts them, with the margin of facenet-pytorch's evaluation.
+FACENET_5 = np.array([[0.311, 0.372], [0.689, 0.372], [0.5, 0.559], [0.333, 0.714], [0.667, 0.714]], np.float64)
 
 
 def chip_matrix(landmarks: np.ndarray) -> np.ndarray:
@@ -103,40 +109,97 @@ class DlibResNet(nn.Module):
 class Embedder:
     """Faces to vectors with `DlibResNet`.
 
-    The Euclidean distance of two vectors is 0.3 to 0.45 for two pictures of one person, above 0.65 for two persons;
-    `SAME_PERSON` divides them.
+    The Euclidean distance of two vectors is about 0.2 to 0.45 for two pictures of one person and 0.6 to 0.9 for two
+    persons; ``same_person`` divides them.
     """
 
-    def __init__(self, device: str | torch.device = "cpu"):
-        """Load the packaged weights onto ``device``."""
-        self.device = torch.device(device)
-        self.network = DlibResNet.load().to(self.device)
+    chip_size, n_dims, same_person = CHIP_SIZE, 128, SAME_PERSON
 
-    def embed(self, frame, faces: Sequence) -> np.ndarray:
+    def __init__(self, device: str | torch.device = "cpu"):
+        """Load the weights onto ``device``."""
+        self.device = torch.device(device)
+        self.network = self._load_network().to(self.device)
+
+    def _load_network(self) -> nn.Module:
+        return DlibResNet.load()
+
+    def chip_matrix(self, landmarks: np.ndarray) -> np.ndarray:
+        """Return the ``(2, 3)`` similarity frame -> chip of ``chip_size`` pixels."""
+        return chip_matrix(landmarks)
+
+    def embed(self, frame: Frame, faces: Sequence) -> np.ndarray:
         """Describe faces of one frame.
 
         Args:
-            frame: a `fslab.media.Frame`.
+            frame: the frame.
             faces: `fslab.faces.Face`; only their landmarks are used.
 
         Returns:
-            ``(N, 128)`` float32.
+            ``(N, n_dims)`` float32.
         """
-        chips = [crop_from_frame(frame, chip_matrix(face.landmarks), CHIP_SIZE) for face in faces]
-        return self.embed_chips(np.stack(chips) if chips else np.zeros((0, CHIP_SIZE, CHIP_SIZE, 3), np.uint8))
+        size = self.chip_size
+        chips = [crop_from_frame(frame, self.chip_matrix(face.landmarks), size) for face in faces]
+        return self.embed_chips(np.stack(chips) if chips else np.empty((0, size, size, 3), np.uint8))
 
     @torch.inference_mode()
     def embed_chips(self, chips: np.ndarray, batch: int = 32) -> np.ndarray:
-        """Describe aligned chips, ``(N, 150, 150, 3)`` uint8 RGB, ``batch`` at a time; returns ``(N, 128)`` float32."""
-        if chips.ndim != 4 or chips.shape[1:] != (CHIP_SIZE, CHIP_SIZE, 3) or chips.dtype != np.uint8:
-            raise ValueError(f"chips must be (N, {CHIP_SIZE}, {CHIP_SIZE}, 3) uint8, got {chips.shape} {chips.dtype}")
-        vectors = [np.zeros((0, 128), np.float32)]
+        """Describe aligned chips, ``(N, chip_size, chip_size, 3)`` uint8 RGB, ``batch`` at a time.
+
+        Returns:
+            ``(N, n_dims)`` float32.
+        """
+        size = self.chip_size
+        if chips.ndim != 4 or chips.shape[1:] != (size, size, 3) or chips.dtype != np.uint8:
+            raise ValueError(f"chips must be (N, {size}, {size}, 3) uint8, got {chips.shape} {chips.dtype}")
+        vectors = [np.empty((0, self.n_dims), np.float32)]
         for start in range(0, len(chips), batch):
             x = torch.from_numpy(chips[start : start + batch]).to(self.device).permute(0, 3, 1, 2).float() / 255
             vectors.append(self.network(x).float().cpu().numpy())
         return np.concatenate(vectors)
 
 
+class Facenet(nn.Module):
+    """FaceNet's Inception-ResNet-v1, trained on VGGFace2 (Schroff et al. 2015, arXiv:1503.03832)."""
+
+    def __init__(self, pretrained: str | None = "vggface2"):
+        super().__init__()
+        self.network = InceptionResnetV1(pretrained=pretrained)
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, 3, 160, 160)`` float RGB in [0, 1] to ``(B, 512)`` vectors of length 1."""
+        return self.network((x * 255 - 127.5) / 128)
+
+
+class FacenetEmbedder(Embedder):
+    """Faces to vectors with `Facenet`, whose weights facenet-pytorch downloads (107 MB) the first time."""
+
+    chip_size, n_dims, same_person = 160, 512, 1.1
+
+    def _load_network(self) -> nn.Module:
+        try:
+            return Facenet()
+        except (OSError, EOFError, RuntimeError) as reason:
+            raise FslabError(
+                "FaceNet's weights", f"none that can be downloaded or read ({reason})",
+                "connect to the internet once, or use the 'dlib' embedder, whose weights ship",
+            ) from reason  # fmt: skip
+
+    def chip_matrix(self, landmarks: np.ndarray) -> np.ndarray:
+        """Return the ``(2, 3)`` similarity frame -> chip of ``chip_size`` pixels."""
+        return umeyama(landmarks, FACENET_5 * self.chip_size)
+
+
+EMBEDDERS = {"dlib": Embedder, "facenet": FacenetEmbedder}
+
+
 def load_embedder(name: str = "dlib", device: str | torch.device = "cpu") -> Embedder:
-    """Return an embedder by name."""
-    return Embedder(device)
+    """Return an embedder by its name in `EMBEDDERS`.
+
+    Raises:
+        ValueError: if there is none of that name.
+        FslabError: if its weights can be neither read nor downloaded.
+    """
+    if name not in EMBEDDERS:
+        raise ValueError(f"embedder must be one of {', '.join(EMBEDDERS)}, got '{name}'")
+    return EMBEDDERS[name](device)

@@ -18,15 +18,21 @@ RIGHT_EYE = (362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 38
 EYES = (LEFT_EYE, RIGHT_EYE)
 MOUTH = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
 
+# Around the eye sockets: these points hardly move with lids and gaze.
+LEFT_SOCKET = (130, 25, 110, 24, 23, 22, 26, 112, 243, 190, 56, 28, 27, 29, 30, 247)
+RIGHT_SOCKET = (359, 255, 339, 254, 253, 252, 256, 341, 463, 414, 286, 258, 257, 259, 260, 467)
+
 # Five landmarks: the points whose mean stands for each, and how far MTCNN's landmark lies off it, in eye distances
-# along and across the eye line (medians over the samples, made mirror-symmetric).
-FIVE_GROUPS = (LEFT_EYE, RIGHT_EYE, (1, 4, 5, 19), (61, 76), (291, 306))
-FIVE_OFFSETS = np.array([[0.021, -0.016], [-0.021, -0.016], [0.0, -0.011], [-0.023, 0.010], [0.023, 0.010]])
-PITCH_REST, PITCH_GAIN = 7.4, 1.1  # of the forehead line of an upright head, degrees; measured on rendered heads
+# along and across the eye line (medians over rendered heads and photographs, made mirror-symmetric).
+FIVE_GROUPS = (
+    LEFT_SOCKET, RIGHT_SOCKET, (1, 4, 5, 19), (61, 76, 62, 57, 185, 146), (291, 306, 292, 287, 409, 375),
+)  # fmt: skip
+FIVE_OFFSETS = np.array([[0.016, -0.018], [-0.016, -0.018], [0.0, -0.014], [-0.011, 0.012], [0.011, 0.012]])
 
 # (picture's left, picture's right) points of the skull, which expressions hardly move, and points that span its height.
 SKULL_PAIRS = ((33, 263), (133, 362), (127, 356), (234, 454), (162, 389), (93, 323))
 FOREHEAD, NOSE_BASE = (10, 151, 9), (2, 97, 326)
+PITCH_REST, PITCH_GAIN = 7.4, 1.1  # slant of that height in an upright head, degrees, and its gain; from rendered heads
 
 
 def five_points(mesh: np.ndarray) -> np.ndarray:
@@ -77,9 +83,9 @@ def expression(mesh: np.ndarray) -> dict[str, float]:
     """Return opening ratios, free of scale and pose.
 
     Returns:
-        ``mouth_open``: gap between the inner lips over the distance of the outer eye corners, 0 closed;
-        ``eye_left_open`` and ``eye_right_open``: gap between the lids over the eye's width, about 0.1 closed;
-        ``smile``: width of the mouth over the distance of the outer eye corners, about 0.5 at rest.
+        ``mouth_open``: gap between the inner lips over the distance of the outer eye corners, 0 closed, 0.3 wide open;
+        ``eye_left_open``, ``eye_right_open``: gap between the lids over the eye's width, 0.15 closed, 0.3 open;
+        ``smile``: width of the mouth over the distance of the outer eye corners, 0.5 at rest.
     """
     mesh = np.asarray(mesh, np.float64)
 

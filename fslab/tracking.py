@@ -1,9 +1,9 @@
 """Faces over time: the mesh follows each face, the detector looks for new and lost ones, a filter steadies them."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import chain, combinations, repeat
 from typing import Annotated
 
 import cv2
@@ -14,6 +14,7 @@ from fslab.faces import MIN_FACE, Detector, Face, FaceMesh, box_iou, is_plausibl
 from fslab.media import Frame
 from fslab.mesh import five_points, mesh_box
 
+NEVER = -(10**9)  # a frame number long before the first
 SMOOTH_TIME = 0.7  # standard deviation of the weights in time, share of the radius
 SMOOTH_TOLERANCE = 0.04  # standard deviation of the weights in distance, share of the eye distance
 
@@ -30,7 +31,7 @@ class TrackConfig:
     min_score: Annotated[float, Doc("a new face needs this detector score, 0 to 1")] = 0.95
     min_mesh_score: Annotated[float, Doc("a face whose mesh score falls below this is looked for again, 0 to 1")] = 0.5
     lost_after: Annotated[int, Doc("a face not seen for this many frames has left")] = 12
-    cut_threshold: Annotated[float, Doc("mean change of brightness that may be a cut, share of its range")] = 0.08
+    cut_threshold: Annotated[float, Doc("mean change of brightness that may be a cut, share of its range")] = 0.05
 
     def __post_init__(self):
         if self.detect_every < 1 or self.lost_after < 1:
@@ -102,20 +103,21 @@ class _Track:
 class FaceTracker:
     """Follows the faces of one clip, frame after frame.
 
-    The mesh follows each face from its own last outline. The detector, on a reduced frame, looks for new faces every
-    ``detect_every`` frames (five times as often while nobody is in sight) and after a cut, and for a lost face on the
-    1st, 2nd, 4th, 8th ... frame after the loss. Two faces that come to cover each other end both tracks, so that a
-    number never passes from one person to another.
+    The mesh follows each face from its own last outline. The detector, on a reduced frame, looks for new faces at the
+    start of a shot and every ``detect_every`` frames (five times as often while nobody is in sight), and for a lost
+    face when it is lost and 1, 3, 7, 15 ... frames later. Faces that come to cover each other end their tracks, so that
+    a number never passes from one person to another.
     """
 
-    def __init__(self, config: TrackConfig | None = None, detector: Detector | None = None):
+    def __init__(self, config: TrackConfig | None = None):
         """Load the networks; one tracker serves one clip and one thread."""
         self.config = config or TrackConfig()
-        self._detector, self._mesh = detector or Detector(), FaceMesh()
+        self._detector, self._mesh = Detector(), FaceMesh()
         self._cuts = CutDetector(self.config.cut_threshold)
         self._tracks: list[_Track] = []
         self._next_number = 0
-        self._since_detection: int | None = None
+        self._now = -1  # number of the frame at hand, in the order of the calls
+        self._detected_at = self._turned_at = self._lost_at = NEVER
 
     def update(self, frame: Frame) -> FrameFaces:
         """Follow the known faces into the next frame and look for others when it is time.
@@ -126,17 +128,16 @@ class FaceTracker:
         Returns:
             The frame with the faces seen in it, oldest track first.
         """
+        self._now += 1
         cut = self._cuts.is_cut(frame)
         if cut:
             self._tracks = []
+            self._detected_at = self._turned_at = self._lost_at = NEVER
         for track in self._tracks:
             self._follow(frame, track)
         self._end_overlapping()
-        if cut or self._is_time_to_detect():
+        if self._is_time_to_detect():
             self._detect(frame)
-            self._since_detection = 0
-        else:
-            self._since_detection += 1
         self._tracks = [t for t in self._tracks if t.missing <= self.config.lost_after]
         seen = tuple(TrackedFace(t.number, t.face) for t in self._tracks if t.missing == 0)
         return FrameFaces(frame, seen, cut)
@@ -148,6 +149,7 @@ class FaceTracker:
             if self._is_good(frame, face) and _is_near(track.face, face):
                 track.face = face
                 return
+            self._lost_at = self._now
         track.missing += 1
 
     def _is_good(self, frame: Frame, face: Face) -> bool:
@@ -160,34 +162,40 @@ class FaceTracker:
     def _end_overlapping(self) -> None:
         """End tracks whose faces cover each other: who is who can no longer be told from their place."""
         seen = [t for t in self._tracks if t.missing == 0]
-        lost = {
-            t.number for a in seen for b in seen if a is not b and box_iou(a.face.box, b.face.box) > 0.5 for t in (a, b)
-        }
-        if lost:
-            self._tracks = [t for t in self._tracks if t.number not in lost]
-            self._since_detection = None
+        ended = {t.number for a, b in combinations(seen, 2) if box_iou(a.face.box, b.face.box) > 0.5 for t in (a, b)}
+        if ended:
+            self._tracks = [t for t in self._tracks if t.number not in ended]
+            self._lost_at = self._now
 
     def _is_time_to_detect(self) -> bool:
-        if self._since_detection is None:
-            return True
-        if any(t.missing & (t.missing - 1) == 0 for t in self._tracks if t.missing):
-            return True
-        every = self.config.detect_every
-        return self._since_detection + 1 >= (every if self._tracks else max(every // 5, 1))
+        every = self.config.detect_every if self._tracks else max(self.config.detect_every // 5, 1)
+        ago = self._now - self._lost_at
+        return self._now - self._detected_at >= every or (ago <= every and ago & (ago + 1) == 0)
 
     def _detect(self, frame: Frame) -> None:
-        """Find lost faces again and take up new ones."""
-        found = self._find(frame)
+        """Check the followed faces, find lost ones again and take up new ones."""
+        self._detected_at = self._now
+        found = self._find(frame, self._detector.detect)
         for track in sorted(self._tracks, key=lambda t: t.missing):
-            near = [face for face in found if _overlap(face, track.face) > 0.3]
-            if not near:
-                continue
-            face = max(near, key=lambda f: _overlap(f, track.face))
-            found = [f for f in found if f is not face and box_iou(f.box, face.box) < 0.5]
-            if track.missing == 0:
-                track.face = replace(track.face, score=face.score)
-            elif (fitted := self._fit_new(frame, face)) is not None:
-                track.face, track.missing = fitted, 0
+            near = [face for face in found if box_iou(face.box, track.face.box) > 0.3]
+            if near:
+                face = max(near, key=lambda f: box_iou(f.box, track.face.box))
+                found = [f for f in found if f is not face and box_iou(f.box, face.box) < 0.5]
+                self._confirm(frame, track, face)
+        self._take_up(frame, found)
+        if not self._tracks and self._now - self._turned_at >= 4 * self.config.detect_every:
+            self._turned_at = self._now  # rarely: it is slow
+            self._take_up(frame, self._find(frame, self._detector.detect_any_roll))
+
+    def _find(self, frame: Frame, search: Callable[[np.ndarray, float], list[Face]]) -> list[Face]:
+        """Search the reduced frame; returns faces in frame pixels."""
+        small, scale = frame.thumbnail(self.config.detect_long_side)
+        share = self.config.min_face
+        smallest = max(MIN_FACE, scale * (share if share > 1 else share * min(frame.size)))
+        return [scale_face(face, 1 / scale) for face in search(small, smallest)]
+
+    def _take_up(self, frame: Frame, found: list[Face]) -> None:
+        """Start a track for every detection that is sure, that the mesh confirms, and that nobody follows yet."""
         for face in found:
             if face.score < self.config.min_score or (fitted := self._fit_new(frame, face)) is None:
                 continue
@@ -195,21 +203,23 @@ class FaceTracker:
                 self._tracks.append(_Track(self._next_number, fitted))
                 self._next_number += 1
 
-    def _find(self, frame: Frame) -> list[Face]:
-        """Run the detector on the reduced frame; turned too, if nobody is in sight."""
-        small, scale = frame.thumbnail(self.config.detect_long_side)
-        share = self.config.min_face
-        smallest = max(MIN_FACE, scale * (share if share > 1 else share * min(frame.size)))
-        search = self._detector.detect if self._tracks else self._detector.detect_any_roll
-        return [scale_face(face, 1 / scale) for face in search(small, smallest)]
+    def _confirm(self, frame: Frame, track: _Track, face: Face) -> None:
+        """Take up a lost track again at a detection, or set a followed mesh right that disagrees with it."""
+        if track.missing == 0 and _agree(track.face, face):
+            track.face = replace(track.face, score=face.score)
+        elif (fitted := self._fit_new(frame, face)) is not None:
+            track.face, track.missing = fitted, 0
 
     def _fit_new(self, frame: Frame, face: Face) -> Face | None:
         """Fit the mesh to a detection; None if the two do not agree that there is a face."""
         fitted = self._mesh.fit(frame, face)
-        eye_distance = float(np.hypot(*(fitted.landmarks[1] - fitted.landmarks[0])))
-        apart = float(np.linalg.norm(fitted.landmarks - face.landmarks, axis=1).mean())
-        agrees = apart < 0.35 * max(eye_distance, 0.25 * float((face.box[2:] - face.box[:2]).max()))
-        return fitted if agrees and self._is_good(frame, fitted) else None
+        return fitted if _agree(fitted, face) and self._is_good(frame, fitted) else None
+
+
+def _agree(fitted: Face, detected: Face) -> bool:
+    """Tell whether mesh and detector see the same face: landmarks less than a sixth of its size apart on average."""
+    apart = np.linalg.norm(fitted.landmarks - detected.landmarks, axis=1).mean()
+    return bool(apart < 0.16 * max(fitted.box[2:] - fitted.box[:2]))
 
 
 def _is_near(before: Face, after: Face) -> bool:
@@ -217,10 +227,6 @@ def _is_near(before: Face, after: Face) -> bool:
     old, new = (float((f.box[2:] - f.box[:2]).max()) for f in (before, after))
     shift = np.linalg.norm(before.box.reshape(2, 2).mean(axis=0) - after.box.reshape(2, 2).mean(axis=0))
     return bool(0.7 < new / old < 1.4 and shift < 0.6 * old)
-
-
-def _overlap(a: Face, b: Face) -> float:
-    return box_iou(a.box, b.box)
 
 
 def track(frames: Iterable[Frame], config: TrackConfig | None = None) -> Iterator[FrameFaces]:
