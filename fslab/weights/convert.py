@@ -93,7 +93,7 @@ def convert_mobilenet(path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.half().contiguous() for name, tensor in zip(target, source, strict=True)}
 
 
-def convert(source_dir: Path, out_dir: Path) -> None:
+def convert(source_dir: tyro.conf.Positional[Path], out_dir: tyro.conf.Positional[Path]) -> None:
     """Write the three packaged weights files.
 
     Args:
