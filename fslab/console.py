@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -44,9 +45,9 @@ def stage(name: str, unit: str = "frames") -> Iterator[Callable[[int, int], None
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table."""
-    view = Table(title=title, title_justify="left", title_style="bold")
+    view = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     for i, column in enumerate(columns):
-        view.add_column(column, justify="left" if i == 0 else "right")
+        view.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         view.add_row(*row)
     OUT.print(view)

@@ -5,21 +5,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from fslab import console
 from fslab.cli import Evaluate, Swap
 from fslab.evaluate import EvalConfig
 from fslab.extract import ExtractConfig
-from fslab.media import read_frames
 from fslab.model import PRESETS
 from fslab.provenance import Manifest, save_marked_image
 from fslab.samples import sample_path
 from fslab.stages import evaluate, extract, swap, train, verify
 from fslab.storage import prepare_output, sha256_file
-from fslab.viz import contact_sheet
-
-SHEET_FRAMES = (4, 20, 36, 52, 68)
+from fslab.viz import moments_sheet
 
 
 def run_demo(out: Path, budget: str, overwrite: bool) -> int:
@@ -48,8 +43,8 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
     run = train(folders, run_dir, model, replace(config, budget=budget))
     target, truth, result = sample_path("ada_target.mp4"), sample_path("ada_as_dan_truth.mp4"), out / "out.mp4"
     swap(Swap(run_dir, target, result, identity="dan", replace="ada", overwrite=True))
-    report = out / "report"
-    evaluate(Evaluate(result, target, truth, folders[1], report, EvalConfig(), overwrite=True))
+    page = out / "report"
+    report = evaluate(Evaluate(result, target, truth, folders[1], page, EvalConfig(), overwrite=True))
     sheet = out / "contact_sheet.png"
     with console.stage("contact sheet"):
         about = {
@@ -58,22 +53,14 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
             "identities": run.identities,
         }
         clips = [target, result, truth]
-        manifest = Manifest.new("contact sheet", clips, about, run.consents.values(), {"frames": SHEET_FRAMES})
-        save_marked_image(sheet, make_sheet(*clips), manifest)
+        manifest = Manifest.new("contact sheet", clips, about, run.consents.values(), {"step": run.step})
+        save_marked_image(sheet, moments_sheet(report.pictures.moments), manifest)
     code = verify(result)
     console.say(f"\ndone in {time.monotonic() - started:.0f} s (training {budget})")
     for what, path in (
         ("video", result),
         ("contact sheet: target | swap | truth", sheet),
-        ("report", report / "index.html"),
+        ("report", page / "index.html"),
     ):
         console.say(f"  {what}: {path}")
     return code
-
-
-def make_sheet(target: Path, swapped: Path, truth: Path) -> np.ndarray:
-    """Return the contact sheet of chosen frames of three clips, as one picture."""
-    clips = []
-    for path in (target, swapped, truth):
-        clips.append([frame.rgb() for frame in read_frames(path) if frame.index in SHEET_FRAMES])
-    return contact_sheet(*clips, times=[i / 25 for i in SHEET_FRAMES])

@@ -122,6 +122,11 @@ def shift_matrix(matrix: np.ndarray, x0: int, y0: int) -> np.ndarray:
     return matrix
 
 
+def shrink_factor(matrix: np.ndarray) -> int:
+    """Return the largest power of two by which a picture can be shrunk before a ``(2, 3)`` warp that shrinks it."""
+    return 2 ** max(int(np.floor(np.log2(1 / max(matrix_scale(matrix), 1e-6)))), 0)
+
+
 def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """Resample ``image`` through ``matrix``; outside the image its border is repeated.
 
@@ -136,7 +141,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> 
         ``(size, size[, C])`` of the input's type.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    shrink = int(1 / max(matrix_scale(matrix), 1e-6))
+    shrink = shrink_factor(matrix)
     if shrink >= 2 and min(image.shape[:2]) >= 2 * shrink:
         small = cv2.resize(image, (image.shape[1] // shrink, image.shape[0] // shrink), interpolation=cv2.INTER_AREA)
         fx, fy = image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]
@@ -159,4 +164,11 @@ def crop_from_frame(frame: "Frame", matrix: np.ndarray, size: int) -> np.ndarray
         ``(size, size, 3)`` uint8 RGB.
     """
     x0, y0, x1, y1 = crop_bounds(matrix, size, frame.size)
+    shrink, (height, width) = shrink_factor(matrix), frame.size
+    step = 2 * shrink
+    if shrink >= 2 and min(height, width) >= step:
+        x0, y0 = min(x0, width - step) // step * step, min(y0, height - step) // step * step
+        x1, y1 = min(-(-x1 // step), width // step) * step, min(-(-y1 // step), height // step) * step
+        up = np.array([[shrink, 0, (shrink - 1) / 2], [0, shrink, (shrink - 1) / 2], [0, 0, 1]])
+        return warp(frame.crop(x0, y0, x1, y1, shrink), shift_matrix(matrix, x0, y0) @ up, size)
     return warp(frame.crop(x0, y0, x1, y1), shift_matrix(matrix, x0, y0), size)

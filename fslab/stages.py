@@ -51,8 +51,8 @@ def print_coverage(card: Coverage) -> None:
         console.say(
             f"  eye distance {card.eye_distance:.0f} px, sharpness {low:.0f} / {mid:.0f} / {high:.0f} (10/50/90 %)"
         )
-    columns = ["pitch \\ yaw", *(f"{a} to {b}" for a, b in pairwise(YAW_EDGES))]
-    names = [f"{a} to {b}" for a, b in pairwise(PITCH_EDGES)][::-1]
+    columns = ["pitch / yaw", *(f"{a}..{b}" for a, b in pairwise(YAW_EDGES))]
+    names = [f"{a}..{b}" for a, b in pairwise(PITCH_EDGES)][::-1]
     rows = [[name, *(str(n) if n else "·" for n in row)] for name, row in zip(names, card.poses, strict=True)]
     console.table("  faces by pose, degrees", columns, rows)
     for warning in card.warnings:
@@ -65,20 +65,20 @@ def train(folders: list[Path], out: Path, model: ModelConfig, config: TrainConfi
     with console.stage(f"train {' and '.join(f.identity for f in facesets)}", "%") as progress:
         hooks = TrainHooks(
             on_step=lambda s: progress(round(100 * s.progress), 100, f"step {s.step} loss {s.loss:.3f}"),
-            on_preview=lambda run: save_preview(run, facesets),
+            on_preview=lambda run, path: save_preview(run, path, facesets),
         )
         run = train_run(facesets, out, model, config, hooks)
     console.say(f"  {run.step} steps in {run.seconds:.0f} s; run folder {out}")
     return run
 
 
-def save_preview(run: Run, facesets: list[FaceSet]) -> None:
-    """Write the preview grid of a run, as it is now, into its folder; it shows swaps, so it is marked as one."""
+def save_preview(run: Run, path: Path, facesets: list[FaceSet]) -> None:
+    """Write the preview grid of a run, as it is now; it shows swaps, so it is marked as one."""
     rows = preview_rows(run, facesets)
     picture = image_grid(list(rows.values()), row_labels=list(rows))
     about = {"id": run.folder.name, "sha256": "", "identities": list(run.identities)}  # weights still change
     manifest = Manifest.new("training preview", [], about, run.consents.values(), {"step": run.step})
-    save_marked_image(run.folder / "previews" / f"{run.step:07d}.jpg", picture, manifest)
+    save_marked_image(path, picture, manifest)
 
 
 def swap(command: "cli.Swap") -> None:
@@ -107,11 +107,8 @@ def evaluate(command: "cli.Evaluate") -> EvalReport:
             command.swapped, command.target, command.truth, source, command.config, on_progress=progress
         )
         write_report(report, command.out, command.overwrite)
-    rows = [
-        [METRICS[name].title, "–" if value is None else f"{value:.3f}", METRICS[name].unit, METRICS[name].better]
-        for name, value in report.metrics.items()
-    ]
-    console.table("  quality", ["metric", "value", "unit", "better"], rows)
+    rows = [[METRICS[name].title, METRICS[name].text(v), METRICS[name].better] for name, v in report.metrics.items()]
+    console.table("  quality", ["metric", "value", "better"], rows)
     console.say(f"  {command.out / 'index.html'}")
     return report
 

@@ -32,6 +32,10 @@ class Frame(ABC):
         """Return a box that lies inside the frame, RGB."""
 
     @abstractmethod
+    def _shrunk(self, x0: int, y0: int, x1: int, y1: int, shrink: int) -> np.ndarray:
+        """Return the means of the ``shrink`` x ``shrink`` blocks of a box inside the frame, RGB."""
+
+    @abstractmethod
     def _scaled(self, width: int, height: int) -> np.ndarray:
         """Return the whole frame at a smaller size, RGB."""
 
@@ -48,7 +52,7 @@ class Frame(ABC):
         height, width = self.size
         return self._region(0, 0, width, height)
 
-    def crop(self, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    def crop(self, x0: int, y0: int, x1: int, y1: int, shrink: int = 1) -> np.ndarray:
         """Return the pixels of a box, converting no others.
 
         Args:
@@ -56,15 +60,23 @@ class Frame(ABC):
             y0: top edge, inclusive.
             x1: right edge, exclusive.
             y1: bottom edge, exclusive.
+            shrink: a power of two; blocks of so many pixels squared are averaged, which costs less than converting
+                them all. The box's corners must then lie on multiples of twice as many.
 
         Returns:
-            ``(y1 - y0, x1 - x0, 3)`` uint8 RGB; equal to that part of `rgb`. A copy.
+            ``((y1 - y0) / shrink, (x1 - x0) / shrink, 3)`` uint8 RGB; unshrunk equal to that part of `rgb`. A copy.
 
         Raises:
-            ValueError: if the box is empty or leaves the frame.
+            ValueError: if the box is empty or leaves the frame, or does not fit ``shrink``.
         """
         self._check(x0, y0, x1, y1)
-        return self._region(x0, y0, x1, y1)
+        if shrink == 1:
+            return self._region(x0, y0, x1, y1)
+        if shrink < 1 or shrink & (shrink - 1) or any(edge % (2 * shrink) for edge in (x0, y0, x1, y1)):
+            raise ValueError(
+                f"box ({x0}, {y0}, {x1}, {y1}) must lie on multiples of twice shrink, {shrink}, a power of 2"
+            )
+        return self._shrunk(x0, y0, x1, y1, shrink)
 
     def thumbnail(self, long_side: int) -> tuple[np.ndarray, float]:
         """Return the frame scaled down until its longer side is ``long_side`` pixels; it never grows.
@@ -129,6 +141,9 @@ class RgbFrame(Frame):
 
     def _region(self, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
         return self._rgb[y0:y1, x0:x1].copy()
+
+    def _shrunk(self, x0: int, y0: int, x1: int, y1: int, shrink: int) -> np.ndarray:
+        return colour.shrink(self._rgb[y0:y1, x0:x1], (x1 - x0) // shrink, (y1 - y0) // shrink)
 
     def _scaled(self, width: int, height: int) -> np.ndarray:
         return colour.shrink(self._rgb, width, height)
@@ -209,6 +224,11 @@ class YuvFrame(Frame):
         rows, columns = slice(y0 // 2, (y1 + 1) // 2), slice(x0 // 2, (x1 + 1) // 2)
         pixels = y[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
         return pixels, cb[rows, columns], cr[rows, columns]
+
+    def _shrunk(self, x0: int, y0: int, x1: int, y1: int, shrink: int) -> np.ndarray:
+        width, height = (x1 - x0) // shrink, (y1 - y0) // shrink
+        planes = (colour.shrink(plane, width, height) for plane in self._block(x0, y0, x1, y1))
+        return colour.planes_to_rgb(*planes, colour.to_rgb(*self._colours))
 
     def _scaled(self, width: int, height: int) -> np.ndarray:
         y, cb, cr = (colour.shrink(plane, width, height) for plane in self.planes)

@@ -1,0 +1,98 @@
+"""What the README says is run: its commands in order, its Python, its links, its file tree."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fslab.samples import sample_path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FASTER = {"--budget 10m": "--budget 8s"}  # the one change: the test does not train for ten minutes
+
+
+def fenced(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with the packaged people's clips, as somebody would have their own."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("ada.mp4", "dan.mp4", "ada_target.mp4"):
+        shutil.copy(sample_path(name), folder / name)
+    shutil.copytree(sample_path("consents"), folder / "consents")
+    (folder / "consents" / "ada.json").unlink()  # the first command makes it
+    return folder
+
+
+def test_the_commands_run_as_written(workplace):
+    block = next(b for b in fenced("") if "fslab consent new" in b)
+    for line in block.strip().splitlines():
+        for slow, fast in FASTER.items():
+            line = line.replace(slow, fast)
+        program, *args = shlex.split(line)
+        assert program == "fslab"
+        done = subprocess.run(
+            [sys.executable, "-m", "fslab", *args], cwd=workplace, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert (workplace / "out.mp4").exists()
+    assert (workplace / "report" / "index.html").exists()
+
+
+def test_the_python_runs_as_written(tmp_path, workplace):
+    for name in ("ada.mp4", "dan.mp4", "ada_target.mp4"):
+        shutil.copy(workplace / name, tmp_path / name)
+    shutil.copytree(sample_path("consents"), tmp_path / "consents")
+    code = fenced("python")[0]
+    assert '*PRESETS["tiny"])' in code
+    code = code.replace('*PRESETS["tiny"])', 'PRESETS["tiny"][0], TrainConfig(steps=4))')
+    code = "from fslab.schedule import TrainConfig\n" + code
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.mp4").exists()
+
+
+def test_every_make_target_named_is_there():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"\bmake ([a-z]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_links_and_pictures_resolve():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_file_tree_is_the_real_one():
+    tree = next(b for b in fenced("") if b.startswith("fslab/\n"))
+    named = set(re.findall(r"\b([a-z_]+)\.py\b", tree))
+    real = {p.stem for p in (ROOT / "fslab").glob("*.py")} - {"__init__", "__main__"}
+    assert named == real
+
+
+def test_the_benchmarks_named_are_there():
+    for name in re.findall(r"python -m benchmarks\.(\w+)", README):
+        assert (ROOT / "benchmarks" / f"{name}.py").exists(), name
+
+
+@pytest.mark.skipif(os.name == "nt", reason="make")
+def test_the_figures_in_the_readme_are_those_of_the_result_files():
+    """Each figure of the results table names its file and key; the number in the table is the one in the file."""
+    import json
+
+    rows = re.findall(r"^\|[^|]*\| ([\d.]+)[^|]*\|[^|]*\| `(\w+)\.json` ([\w./]+) \|$", README, re.MULTILINE)
+    assert rows, "the results table names no figure"
+    for value, name, key in rows:
+        found = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        for part in key.split("/"):
+            found = found[part]
+        digits = len(value.partition(".")[2])
+        assert round(float(found), digits) == float(value), f"{name}.json {key}"
