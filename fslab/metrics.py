@@ -45,18 +45,19 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "closure": Metric(
         "Closure", "", "higher",
-        "Share of the way from the untouched footage to the truth that the swap covers, by squared error in the face; "
-        "below 0 is worse than doing nothing.", True, 1.0,
+        "Share of the untouched footage's squared error to the truth, in the face, that the swap removes; below 0 is "
+        "worse than doing nothing.", True, 1.0,
     ),
     "leak": Metric(
         "Leak", "", "near 0",
-        "How much of the replaced person is left in the face: 0 nothing, 1 everything; below 0 the swap overshoots.",
+        "How much of what sets the replaced person apart is left in the face: 0 nothing, 1 everything; below 0 it "
+        "overshoots.",
         True, 0.0,
     ),
     "identity_gap_closed": Metric(
         "Identity gap closed", "", "higher",
-        "Closure as a face recogniser sees it: share of the distance between the untouched face and the true one that "
-        "is gone.", True, 1.0,
+        "Share of the distance between the untouched face and the true one that is gone, for a face recogniser.",
+        True, 1.0,
     ),
     "psnr": Metric(
         "PSNR", "dB", "higher",
@@ -87,11 +88,11 @@ METRICS: dict[str, Metric] = {
     ),
     "identity_source": Metric(
         "Distance to the source", "", "lower",
-        "How far the face is from the person put in, for a face recogniser; below 0.6 it sees that person.",
+        "How far the face is from the person put in, for a face recogniser; its usual threshold for one person is 0.6.",
     ),
     "identity_target": Metric(
         "Distance to the target", "", "higher",
-        "How far the face is from the person replaced, for a face recogniser; below 0.6 it still sees them.",
+        "How far the face is from the person replaced, for a face recogniser; near 0 it still sees them.",
     ),
     "pose_error": Metric(
         "Pose error", "degrees", "lower",
@@ -263,7 +264,8 @@ def ssim(swap: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
 
 def mean_difference(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
     """Return ``mean |a - b|`` over mask and channels, grey levels, >= 0; images ``(..., H, W, 3)``."""
-    return masked_mean(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean(axis=-1), mask)
+    difference = np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32))
+    return masked_mean(difference, np.broadcast_to(np.asarray(mask)[..., None], difference.shape))
 
 
 def edge_band(mask: np.ndarray, width: float) -> np.ndarray:

@@ -1,0 +1,179 @@
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from fslab.errors import OutputError
+from fslab.evaluate import METRICS, EvalReport, Moment, Pictures
+from fslab.media import read_image, read_marks
+from fslab.report import write_report
+
+VOID = {"meta", "img", "br", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """Collects a page's elements and checks that they nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.words = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "svg"} & set(self.open):
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+
+def make_report(with_truth=True, **changes):
+    arms = ("target", "swap", "truth") if with_truth else ("target", "swap")
+    known = {name for name, metric in METRICS.items() if with_truth or not metric.needs_truth}
+    values = {name: 0.25 if name in known else None for name in METRICS}
+    series = {name: [0.1, None, 0.3] for name in ("closure", "ssim", "pose_error", "flicker", "unsteadiness", "change")}
+    shade = {arm: np.full((90, 120, 3), 60 * i + 60, np.uint8) for i, arm in enumerate(arms)}
+    moments = (Moment(0, 0.0, shade, {a: p[:, :90] for a, p in shade.items()}, 5.0), Moment(1, 0.04, shade, {}))
+    report = EvalReport(
+        metrics=values,
+        baselines={arm: {n: v and float(arm == "truth") for n, v in values.items()} for arm in arms if arm != "swap"},
+        per_frame={"time": [0.0, 0.04, 0.08], **series},
+        n_frames=3,
+        n_faces=2,
+        inputs={a: {"file": f"{a}.mp4", "sha256": "0" * 64} for a in arms}
+        | {"size": [90, 120], "fps": 25.0, "source": True},
+        settings={"embed_every": 5, "track": {"min_score": 0.9}},
+        notes=("A note to read.",),
+        pictures=Pictures(moments, moments[:1], {"xmp": None, "tags": {"AIGC": "yes"}}),
+    )  # fmt: skip
+    return replace(report, **changes)
+
+
+@pytest.fixture(params=[True, False], ids=["with truth", "without"])
+def folder(request, tmp_path):
+    write_report(make_report(request.param), tmp_path / "report")
+    return tmp_path / "report"
+
+
+def test_the_page_is_whole_nests_and_needs_nothing_from_elsewhere(folder):
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.all("script")
+    assert not page.all("link")
+    for reference in re.findall(r'(?:src|href)="([^"#]+)"', text):
+        assert "//" not in reference
+        assert (folder / reference).is_file(), reference
+    assert "url(http" not in text
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_pictures_have_words_and_sizes_for_those_who_do_not_see_them(folder):
+    images = Page((folder / "index.html").read_text(encoding="utf-8")).all("img")
+    assert len(images) in (9 + 3, 6 + 2)
+    for image in images:
+        assert image["alt"]
+        height, width = read_image(folder / image["src"]).shape[:2]
+        assert (int(image["width"]), int(image["height"])) == (width, height)
+        assert ("_swap" in image["src"]) == ("AI face swap" in image["alt"])
+
+
+def test_close_ups_of_a_swap_are_captioned_and_all_its_pictures_keep_the_videos_marks(folder):
+    for path in sorted((folder / "pictures").iterdir()):
+        is_swap = "_swap" in path.name
+        assert (read_marks(path)["tags"].get("AIGC") == "yes") == is_swap
+        strip = np.ptp(read_image(path)[-8:].astype(int))
+        assert (strip > 60) == (is_swap and "_face_" in path.name), path.name
+
+
+def test_every_known_figure_is_told_with_its_meaning(folder):
+    page = Page((folder / "index.html").read_text(encoding="utf-8"))
+    with_truth = "truth.mp4" in page.text
+    for metric in METRICS.values():
+        shown = with_truth or not metric.needs_truth
+        assert (metric.meaning in page.text) == shown, metric.title
+    assert "A note to read." in page.text
+    assert "AI face swap" in page.text
+    assert page.text.count("0.250") >= 3
+
+
+def test_the_json_holds_the_whole_report(folder):
+    data = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    again = EvalReport.from_dict(data)
+    assert again == make_report("truth" in data["inputs"])
+
+
+def test_names_are_shown_and_not_run(tmp_path):
+    inputs = make_report().inputs | {"swap": {"file": "<script>alert(1)</script>.mp4", "sha256": "0"}}
+    page = write_report(make_report(inputs=inputs), tmp_path / "r").read_text(encoding="utf-8")
+    assert not Page(page).all("script")
+    assert "<script>alert(1)</script>.mp4" in Page(page).text
+
+
+def test_a_report_without_pictures_series_or_values_still_stands(tmp_path):
+    nothing = dict.fromkeys(METRICS)
+    bare = make_report(pictures=Pictures(), per_frame={"time": []}, metrics=nothing, baselines={}, notes=())
+    page = Page(write_report(bare, tmp_path / "r").read_text(encoding="utf-8"))
+    assert not page.all("img")
+    assert "Over time" not in page.text
+    assert "–" in page.text
+
+
+@pytest.mark.parametrize(("closure", "words"), [(0.8, "removes 80%"), (-0.5, "is no nearer to the truth")])
+def test_the_summary_says_what_the_figures_say(tmp_path, closure, words):
+    report = make_report(metrics=make_report().metrics | {"closure": closure})
+    assert words in Page(write_report(report, tmp_path / "r").read_text(encoding="utf-8")).text
+
+
+def test_the_same_report_gives_the_same_page(tmp_path):
+    first, second = (write_report(make_report(), tmp_path / name).read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_only_an_earlier_report_is_replaced(tmp_path):
+    page = write_report(make_report(), tmp_path / "report")
+    (page.parent / "old.txt").write_text("from before")
+    with pytest.raises(OutputError, match="--overwrite"):
+        write_report(make_report(), tmp_path / "report")
+    write_report(make_report(with_truth=False), tmp_path / "report", overwrite=True)
+    assert not (page.parent / "old.txt").exists()
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "photo.jpg").write_bytes(b"dear to someone")
+    with pytest.raises(OutputError, match="other things in it"):
+        write_report(make_report(), tmp_path / "holiday", overwrite=True)
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OutputError, match="an earlier report"):
+        write_report(make_report(), tmp_path / "file", overwrite=True)
+    assert (tmp_path / "holiday" / "photo.jpg").read_bytes() == b"dear to someone"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "holiday", "report"]
+
+
+def test_a_report_that_fails_leaves_the_earlier_one(tmp_path):
+    page = write_report(make_report(), tmp_path / "report")
+    before = page.read_bytes()
+    broken = make_report(per_frame={"time": ["not a number"], "closure": [0.1, 0.2, 0.3]})
+    with pytest.raises((TypeError, KeyError, ValueError)):
+        write_report(broken, tmp_path / "report", overwrite=True)
+    assert page.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
