@@ -166,12 +166,17 @@ def movie_session(path: Path, plan: Plan) -> Iterator[Movie]:
                 movie.finish()
         finally:
             movie.abandon()
-        _check_finished(part, movie, path)
+        check_finished(part, movie, path)
         if plan.xmp:
             append_xmp(part, plan.xmp)
 
 
-def _check_finished(part: Path, movie: Movie, path: Path) -> None:
+def check_finished(part: Path, movie: Movie, path: Path) -> None:
+    """Open a finished file again and compare it with what was written.
+
+    Raises:
+        OutputError: if it does not open, or frames or sound streams are missing; ``path`` is named in it.
+    """
     try:
         with open_source(part) as source:
             n_frames, n_streams = source.stream.frames, len(source.container.streams.audio)

@@ -37,7 +37,9 @@ def blank_like(picture: av.VideoFrame, height: int, width: int) -> av.VideoFrame
     """Return an unfilled picture of a new size with the format, time and colour tags of another."""
     blank = av.VideoFrame(width, height, picture.format.name)
     for name in ("pts", "time_base", "duration", "colorspace", "color_range", "color_trc", "color_primaries"):
-        setattr(blank, name, getattr(picture, name))
+        value = getattr(picture, name)
+        if value is not None:
+            setattr(blank, name, value)
     return blank
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import av
+
 from fslab.errors import MediaError
 from fslab.media.files import describe
 from fslab.media.frames import Frame, RgbFrame, YuvFrame
@@ -91,8 +93,8 @@ def read_frames(path: Path, start: float = 0.0, stop: float | None = None) -> It
         MediaError: if the file is not a video; after the last frame, if too few could be read.
     """
     with open_source(path) as source:
-        if start > 0:
-            source.container.seek(int((start + source.origin) * MICROSECONDS))
+        if start > 0 and _reaches(path, start):
+            _seek(source, start)
         pictures, normalise, index, size = Pictures(source), Normaliser(), 0, None
         for picture in pictures:
             time = float(picture.pts * picture.time_base)
@@ -112,9 +114,24 @@ def read_frames(path: Path, start: float = 0.0, stop: float | None = None) -> It
             yield frame
             index, size = index + 1, frame.size
         if size is None:
-            raise _no_frames(source)
+            raise _no_frames(source, start)
         if start <= 0:
             _check_complete(pictures, source.path)
+
+
+def _seek(source: Source, start: float) -> None:
+    source.container.seek(int((start + source.origin) * MICROSECONDS))
+
+
+def _reaches(path: Path, start: float) -> bool:
+    """Say whether seeking leads to a key frame at or before a time; without an index it may well lead past it."""
+    with open_source(path) as source:
+        try:
+            _seek(source, start)
+        except av.error.FFmpegError:
+            return False
+        picture = next(iter(Pictures(source)), None)
+        return picture is not None and picture.pts * picture.time_base <= start
 
 
 def _check_complete(pictures: Pictures, path: Path) -> None:
@@ -124,8 +141,10 @@ def _check_complete(pictures: Pictures, path: Path) -> None:
         raise MediaError("all frames of a video", found, "copy it again from where it came from")
 
 
-def _no_frames(source: Source) -> MediaError:
-    return MediaError("video frames that can be decoded", f"none in '{source.path}'", "export it again as MP4")
+def _no_frames(source: Source, start: float = 0) -> MediaError:
+    after = f" after {start:g} s" if start > 0 else ""
+    fix = "choose an earlier start" if after else "export it again as MP4"
+    return MediaError(f"video frames that can be decoded{after}", f"none in '{source.path}'", fix)
 
 
 def _files(path: Path) -> list[Path]:
