@@ -14,7 +14,8 @@ from fslab.geometry import crop_from_frame, umeyama
 from fslab.media import Frame
 from fslab.weights import weights_path
 
-SAME_PERSON = 0.6  # Euclidean distance; dlib's documentation gives it as the threshold
+SAME_PERSON = 0.6  # Euclidean distance of two pictures' vectors; dlib's documentation gives it as the threshold
+SAME_PERSON_MEANS = 0.5  # of two means over several pictures: averaging takes the pictures' scatter out of it
 CHIP_SIZE = 150
 
 # Eye centres, nose tip and mouth corners in dlib's chip, before its padding of a quarter on each side.

@@ -106,8 +106,8 @@ class Detector:
         boxes, scores, landmarks = self.network.detect(np.ascontiguousarray(image), landmarks=True)
         if boxes is None:
             return []
-        found = [
-            Face(np.asarray(box, np.float64), np.asarray(points, np.float64), float(score))
+        found = [  # half a pixel: MTCNN's landmarks count from a pixel's edge, ours from its centre
+            Face(np.asarray(box, np.float64), np.asarray(points, np.float64) - 0.5, float(score))
             for box, score, points in zip(boxes, scores, landmarks)
         ]
         return [scale_face(f, 1 / scale) for f in _distinct([f for f in found if is_plausible(f.box, f.landmarks)])]
@@ -119,7 +119,7 @@ class Detector:
         the surest finding of each face stands, because MTCNN takes some faces that are upside down for upright ones.
         """
         found = self.detect(image, min_face)
-        if all(face.score < BEYOND_DOUBT for face in found):
+        if min(image.shape[:2]) >= min_face and all(face.score < BEYOND_DOUBT for face in found):
             for angle in ROLLS:
                 turned, matrix = _turn(image, angle)
                 sure = [face for face in self.detect(turned, min_face) if face.score >= MIN_TURNED_SCORE]

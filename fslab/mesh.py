@@ -27,12 +27,12 @@ RIGHT_SOCKET = (359, 255, 339, 254, 253, 252, 256, 341, 463, 414, 286, 258, 257,
 FIVE_GROUPS = (
     LEFT_SOCKET, RIGHT_SOCKET, (1, 4, 5, 19), (61, 76, 62, 57, 185, 146), (291, 306, 292, 287, 409, 375),
 )  # fmt: skip
-FIVE_OFFSETS = np.array([[0.016, -0.018], [-0.016, -0.018], [0.0, -0.014], [-0.011, 0.012], [0.011, 0.012]])
+FIVE_OFFSETS = np.array([[0.017, -0.024], [-0.017, -0.024], [0.0, -0.017], [-0.01, 0.005], [0.01, 0.005]])
 
 # (picture's left, picture's right) points of the skull, which expressions hardly move, and points that span its height.
 SKULL_PAIRS = ((33, 263), (133, 362), (127, 356), (234, 454), (162, 389), (93, 323))
 FOREHEAD, NOSE_BASE = (10, 151, 9), (2, 97, 326)
-PITCH_REST, PITCH_GAIN = 7.4, 1.1  # slant of that height in an upright head, degrees, and its gain; from rendered heads
+PITCH_REST, PITCH_GAIN = 7.4, 1.1  # how far that line leans to the camera at rest, degrees; its gain; on rendered heads
 
 
 def five_points(mesh: np.ndarray) -> np.ndarray:
