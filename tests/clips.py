@@ -66,7 +66,8 @@ def make_clip(path: Path, clip: Clip = Clip()) -> Path:
         for i, tick in enumerate(ticks):
             frame = av.VideoFrame.from_ndarray(scene(i, clip.size), format="rgb24").reformat(format=clip.pixels)
             for name, value in clip.tags.items():
-                setattr(frame, name, value)
+                if hasattr(frame, name):
+                    setattr(frame, name, value)
             frame.pts, frame.time_base = tick, clip.time_base
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
