@@ -7,7 +7,7 @@ import pytest
 import skimage.data
 from fslab.samples import sample_path
 
-from fslab.faces import Detector, Face, FaceMesh, box_iou, is_plausible
+from fslab.faces import Detector, Face, FaceMesh, box_iou, is_plausible, scale_face
 from fslab.geometry import invert, transform_points
 from fslab.media import RgbFrame, decode_image, encode_image, read_frames, read_image
 from fslab.mesh import (
@@ -114,6 +114,13 @@ def test_overlap_of_boxes():
     assert box_iou(a, a) == 1
     assert box_iou(a, a + np.array([5, 0, 5, 0])) == pytest.approx(1 / 3)
     assert box_iou(a, a + 20) == 0
+
+
+def test_scaling_a_face_keeps_the_centre_of_the_picture_at_its_centre():
+    small = Face(np.array([-0.5, -0.5, 9.5, 9.5]), np.full((5, 2), 4.5), 1.0)  # a picture of 10 x 10, edge to edge
+    large = scale_face(small, 4)
+    np.testing.assert_allclose(large.box, [-0.5, -0.5, 39.5, 39.5])
+    np.testing.assert_allclose(large.landmarks, 19.5)
 
 
 def test_what_cannot_be_a_face_is_told_from_what_can():

@@ -4,6 +4,7 @@ from itertools import combinations, islice
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 from fslab.samples import sample_path
 
 from fslab.embedder import Embedder
@@ -115,6 +116,16 @@ def test_a_hard_cut_is_told_from_motion_and_light(ada, dan):
     assert [i for i, cut in enumerate(found) if cut] == [12, 17]
 
 
+def test_a_fast_pan_is_no_cut_once_it_is_under_way():
+    image, detector = skimage.data.coffee(), CutDetector(0.05)
+    changes = []
+    for step in np.cumsum([0, 4, 8, 14, 22, 32, 40, 40, 40]):
+        changes.append(detector.is_cut(RgbFrame(np.ascontiguousarray(np.roll(image, -step, axis=1)))))
+    assert not any(changes)
+    fresh = CutDetector(0.05)
+    assert [fresh.is_cut(RgbFrame(np.ascontiguousarray(np.roll(image, -x, axis=1)))) for x in (0, 40)] == [False, True]
+
+
 def test_tracks_of_one_person_are_grouped():
     rng = np.random.default_rng(0)
     people = rng.normal(size=(3, 128))
@@ -174,6 +185,7 @@ def test_people_who_cross_never_share_a_track(ada, dan):
         for f in faces.faces:
             seen.setdefault(f.track, []).append(embedder.embed(faces.frame, [f.face])[0])
     assert len(stream[0].faces) == len(stream[-1].faces) == 2
+    assert not {f.track for f in stream[0].faces} & {f.track for f in stream[-1].faces}
     for vectors in seen.values():
         assert max(np.linalg.norm(a - b) for a, b in combinations(vectors, 2)) < 0.55
 
