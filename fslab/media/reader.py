@@ -105,9 +105,8 @@ def read_frames(path: Path, start: float = 0.0, stop: float | None = None) -> It
             try:
                 frame = YuvFrame(normalise(picture), index, time)
             except ValueError as reason:
-                raise MediaError(
-                    "video frames that can be shown", f"{reason} in '{path}'", "export it again as MP4"
-                ) from reason
+                found = f"others in '{path}' ({reason})"
+                raise MediaError("video frames that can be shown", found, "export it again as MP4") from reason
             if size not in (None, frame.size):
                 found = f"{size} and then {frame.size} in '{path}'"
                 raise MediaError("frames of one (height, width)", found, "export it again as MP4")
