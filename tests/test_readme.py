@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from fslab.samples import sample_path
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +17,9 @@ FASTER = {"--budget 10m": "--budget 8s"}  # the one change: the test does not tr
 
 
 def fenced(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    """Return the fenced blocks of a language, in order."""
+    parts = README.split("```")[1::2]  # what lies between an opening and a closing fence
+    return [block.partition("\n")[2] for block in parts if block.partition("\n")[0].strip() == language]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_the_python_runs_as_written(tmp_path, workplace):
 
 def test_every_make_target_named_is_there():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"\bmake ([a-z]+)", README)):
+    for target in set(re.findall(r"(?:^|`)make ([a-z]+)\b", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
