@@ -177,8 +177,8 @@ class Meter:
 
     def _measure(self, patch: Patch, face: Face, frames: dict[str, Frame]) -> dict[str, dict[str, float]]:
         """Return every arm's values at this moment and add them to the arms."""
-        now = {arm: _floats(frame, patch.box) for arm, frame in frames.items()}
-        past = [{arm: _floats(frame, patch.box) for arm, frame in old.items()} for old in self.history]
+        now = {arm: frame.crop(*patch.box) for arm, frame in frames.items()}
+        past = [{arm: frame.crop(*patch.box) for arm, frame in old.items()} for old in self.history]
         values = {arm: self._pixels(arm, now, past, patch) for arm in frames}
         fitted = {arm: self.mesh.fit(frame, face) for arm, frame in frames.items()}
         readable = {a: f for a, f in fitted.items() if f.mesh_score >= self.config.track.min_mesh_score}
@@ -222,10 +222,6 @@ class Meter:
         }
         known = {name: vector for name, vector in references.items() if vector is not None}
         return {arm: {n: float(identity_distance(v, k)) for n, k in known.items()} for arm, v in vectors.items()}
-
-
-def _floats(frame: Frame, box: Box) -> np.ndarray:
-    return frame.crop(*box).astype(np.float32)
 
 
 def _attributes(own: Face, target: Face) -> dict[str, float]:

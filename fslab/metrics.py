@@ -119,8 +119,25 @@ METRICS: dict[str, Metric] = {
 
 def masked_mean(values: np.ndarray, mask: np.ndarray) -> float:
     """Return ``sum(m v) / sum(m)`` of values and mask ``(..., H, W)``; NaN if the mask is empty."""
-    weight = float(np.sum(mask, dtype=np.float64))
-    return float(np.sum(values * mask, dtype=np.float64)) / weight if weight else float("nan")
+    return _divide(_total(values, mask), float(np.sum(mask, dtype=np.float64)))
+
+
+def _inside(mask: np.ndarray, *images: np.ndarray) -> list[np.ndarray]:
+    """Return weights ``(n, 1)`` and, of each image, pixels ``(n, 3)``, where the mask is not 0; float32."""
+    if wrong := [image.shape for image in images if image.shape != (*mask.shape, 3)]:
+        raise ValueError(f"images must be the mask's {mask.shape} with 3 channels, got {wrong[0]}")
+    weights = np.asarray(mask, np.float32).reshape(-1)
+    there = np.flatnonzero(weights)
+    pixels = (image.reshape(-1, 3).take(there, axis=0).astype(np.float32) for image in images)
+    return [weights[there, None], *pixels]
+
+
+def _total(values: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.sum(values * weights, dtype=np.float64))
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    return _divide(_total(values, weights), 3 * float(np.sum(weights, dtype=np.float64)))
 
 
 def _divide(a: float, b: float) -> float:
@@ -145,14 +162,11 @@ class TruthSums:
     @classmethod
     def of(cls, swap: np.ndarray, target: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> "TruthSums":
         """Add up one frame or a stack: images ``(..., H, W, 3)``, mask ``(..., H, W)``."""
-        truth = np.asarray(truth, np.float32)
-        off, gap = np.asarray(swap, np.float32) - truth, np.asarray(target, np.float32) - truth
-
-        def total(values: np.ndarray) -> float:
-            return float(np.sum(values * mask[..., None], dtype=np.float64))
-
+        weights, s, t, g = _inside(mask, swap, target, truth)
+        off, gap = s - g, t - g
         return cls(
-            3 * float(np.sum(mask, dtype=np.float64)), total(off * off), total(gap * gap), total(off * gap),
+            3 * float(np.sum(weights, dtype=np.float64)),
+            _total(off * off, weights), _total(gap * gap, weights), _total(off * gap, weights),
             gradient_energy(swap, mask), gradient_energy(truth, mask),
         )  # fmt: skip
 
@@ -264,8 +278,8 @@ def ssim(swap: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
 
 def mean_difference(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
     """Return ``mean |a - b|`` over mask and channels, grey levels, >= 0; images ``(..., H, W, 3)``."""
-    difference = np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32))
-    return masked_mean(difference, np.broadcast_to(np.asarray(mask)[..., None], difference.shape))
+    weights, a, b = _inside(mask, a, b)
+    return _mean(np.abs(a - b), weights)
 
 
 def edge_band(mask: np.ndarray, width: float) -> np.ndarray:
@@ -295,8 +309,8 @@ def flicker(
 
     ``mean |(s_t - s_t-1) - (g_t - g_t-1)|`` in the mask of frame t. A constant error does not flicker.
     """
-    s, s1, g, g1 = (np.asarray(x, np.float32) for x in (swap, swap_before, truth, truth_before))
-    return mean_difference(s - s1, g - g1, mask)
+    weights, s, s1, g, g1 = _inside(mask, swap, swap_before, truth, truth_before)
+    return _mean(np.abs((s - s1) - (g - g1)), weights)
 
 
 def second_difference(now: np.ndarray, before: np.ndarray, earlier: np.ndarray, mask: np.ndarray) -> float:
@@ -305,8 +319,8 @@ def second_difference(now: np.ndarray, before: np.ndarray, earlier: np.ndarray, 
     Even motion cancels to first order, trembling does not. As a ratio to the footage's own it is *unsteadiness*: 1 as
     the footage, above 1 trembling, below 1 smoother than life.
     """
-    x, x1, x2 = (np.asarray(i, np.float32) for i in (now, before, earlier))
-    return mean_difference(x + x2, 2 * x1, mask)
+    weights, x, x1, x2 = _inside(mask, now, before, earlier)
+    return _mean(np.abs(x - 2 * x1 + x2), weights)
 
 
 def identity_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -84,6 +84,14 @@ def test_nothing_to_compare_is_nan(clip):
     assert np.isnan(values).all()
 
 
+def test_shapes_that_do_not_fit_are_refused(clip):
+    one = clip["mask"][0]
+    with pytest.raises(ValueError, match=r"the mask's \(64, 72\) with 3 channels, got \(5, 64, 72, 3\)"):
+        m.closure(clip["target"], clip["target"], clip["truth"], one)
+    with pytest.raises(ValueError, match="3 channels"):
+        m.mean_difference(clip["truth"][0, :, :-1], clip["truth"][0], one)
+
+
 def test_psnr_agrees_with_skimage_and_has_a_ceiling(clip):
     a, b = (clip[k].astype(np.uint8) for k in ("target", "truth"))
     assert m.psnr(a, b, np.ones(a.shape[:3])) == pytest.approx(peak_signal_noise_ratio(b, a, data_range=255), abs=1e-6)
