@@ -75,7 +75,7 @@ def train(folders: list[Path], out: Path, model: ModelConfig, config: TrainConfi
 def save_preview(run: Run, path: Path, facesets: list[FaceSet]) -> None:
     """Write the preview grid of a run, as it is now; it shows swaps, so it is marked as one."""
     rows = preview_rows(run, facesets)
-    picture = image_grid(list(rows.values()), row_labels=list(rows))
+    picture = image_grid(list(rows.values()), row_labels=list(rows), foot="")
     about = {"id": run.folder.name, "sha256": "", "identities": list(run.identities)}  # weights still change
     manifest = Manifest.new("training preview", [], about, run.consents.values(), {"step": run.step})
     save_marked_image(path, picture, manifest)
@@ -107,8 +107,11 @@ def evaluate(command: "cli.Evaluate") -> EvalReport:
             command.swapped, command.target, command.truth, source, command.config, on_progress=progress
         )
         write_report(report, command.out, command.overwrite)
-    rows = [[METRICS[name].title, METRICS[name].text(v), METRICS[name].better] for name, v in report.metrics.items()]
-    console.table("  quality", ["metric", "value", "better"], rows)
+    rows = [
+        [METRICS[name].title, METRICS[name].text(value), METRICS[name].unit, METRICS[name].better]
+        for name, value in report.metrics.items()
+    ]
+    console.table("  quality", ["metric", "value", "unit", "better"], rows)
     console.say(f"  {command.out / 'index.html'}")
     return report
 

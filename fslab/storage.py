@@ -81,7 +81,8 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     path = Path(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part.mkdir()  # not mkdtemp, which makes folders that only their owner can read
     old = part.with_suffix(".old")
     try:
         with explained(path):

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,11 @@ def test_json_lines_round_trip(tmp_path):
 def test_hash_has_a_known_answer(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert storage.sha256_file(tmp_path / "a").startswith("ba7816bf")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_folder_can_be_read_by_whoever_may_read_its_neighbours(tmp_path):
+    (tmp_path / "plain").mkdir()
+    with storage.atomic_dir(tmp_path / "set"):
+        pass
+    assert (tmp_path / "set").stat().st_mode == (tmp_path / "plain").stat().st_mode
