@@ -93,13 +93,27 @@ class Detector:
         Returns:
             Faces without a mesh, largest first.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
-        scale = min(WORK_FACE / max(min_face, MIN_FACE), 1.0)
-        if scale < 1:
-            size = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        smallest = max(min_face * scale, MIN_FACE)
+        small, scale = _reduced(image, min_face)
+        return [scale_face(face, 1 / scale) for face in self._search(small, min_face * scale)]
+
+    def detect_any_roll(self, image: np.ndarray, min_face: float = MIN_FACE) -> list[Face]:
+        """Find faces at any roll.
+
+        As `detect`; if that gives no face beyond doubt, the image is searched turned by each angle of `ROLLS` too, and
+        the surest finding of each face stands, because MTCNN takes some faces that are upside down for upright ones.
+        """
+        small, scale = _reduced(image, min_face)
+        found = self._search(small, min_face * scale)
+        if min(small.shape[:2]) >= MIN_FACE and all(face.score < BEYOND_DOUBT for face in found):
+            for angle in ROLLS:
+                turned, matrix = _turn(small, angle)
+                sure = [face for face in self._search(turned, min_face * scale) if face.score >= MIN_TURNED_SCORE]
+                found += [_map_face(face, invert(matrix)) for face in sure]
+        return [scale_face(face, 1 / scale) for face in _distinct(found)]
+
+    def _search(self, image: np.ndarray, min_face: float) -> list[Face]:
+        """Run MTCNN and keep what can be a face."""
+        smallest = max(min_face, MIN_FACE)
         if min(image.shape[:2]) <= smallest:  # MTCNN's pyramid would be empty, which it does not survive
             return []
         self.network.min_face_size = smallest
@@ -110,21 +124,18 @@ class Detector:
             Face(np.asarray(box, np.float64), np.asarray(points, np.float64) - 0.5, float(score))
             for box, score, points in zip(boxes, scores, landmarks)
         ]
-        return [scale_face(f, 1 / scale) for f in _distinct([f for f in found if is_plausible(f.box, f.landmarks)])]
+        return _distinct([face for face in found if is_plausible(face.box, face.landmarks)])
 
-    def detect_any_roll(self, image: np.ndarray, min_face: float = MIN_FACE) -> list[Face]:
-        """Find faces at any roll.
 
-        As `detect`; if that gives no face beyond doubt, the image is searched turned by each angle of `ROLLS` too, and
-        the surest finding of each face stands, because MTCNN takes some faces that are upside down for upright ones.
-        """
-        found = self.detect(image, min_face)
-        if min(image.shape[:2]) >= min_face and all(face.score < BEYOND_DOUBT for face in found):
-            for angle in ROLLS:
-                turned, matrix = _turn(image, angle)
-                sure = [face for face in self.detect(turned, min_face) if face.score >= MIN_TURNED_SCORE]
-                found += [_map_face(face, invert(matrix)) for face in sure]
-        return _distinct(found)
+def _reduced(image: np.ndarray, min_face: float) -> tuple[np.ndarray, float]:
+    """Return the image scaled down as far as the smallest face allows, and the scale, at most 1."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
+    scale = min(WORK_FACE / max(min_face, MIN_FACE), 1.0)
+    if scale == 1:
+        return image, scale
+    size = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
 
 def _distinct(faces: list[Face]) -> list[Face]:
