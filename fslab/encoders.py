@@ -141,7 +141,7 @@ class TimmEncoder(nn.Module):
         probe = probe_encoder(name, size)
         self.stride = probe.stride
         self.net = timm.create_model(name, pretrained=False, features_only=True, out_indices=(probe.index,))
-        self.weights = load_pretrained(self.net, name, probe.index) if pretrained else "random"
+        self.weights = load_pretrained(self.net, name, (probe.index,)) if pretrained else "random"
         self.code = nn.Conv2d(probe.channels, latent_channels, 1)
         self.register_buffer("mean", torch.tensor(probe.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(probe.std).view(1, 3, 1, 1))
@@ -160,13 +160,13 @@ class TimmEncoder(nn.Module):
         return self.code(x)  # (B, latent, S/stride, S/stride)
 
 
-def load_pretrained(net: nn.Module, name: str, index: int) -> str:
+def load_pretrained(net: nn.Module, name: str, indices: tuple[int, ...]) -> str:
     """Give a timm feature network its pretrained weights: those that ship with fslab, else the hub's.
 
     Args:
         net: made with ``features_only=True``; changed in place.
         name: its timm name.
-        index: the feature map it stops at.
+        indices: the feature maps it gives.
 
     Returns:
         "packaged", "hub", or "random" where neither could be had (a warning says so).
@@ -181,7 +181,7 @@ def load_pretrained(net: nn.Module, name: str, index: int) -> str:
             return "packaged"
         log.warning("'%s' does not fit timm's '%s' (no '%s')", packaged.name, name, missing[0])
     try:
-        hub = timm.create_model(name, pretrained=True, features_only=True, out_indices=(index,))
+        hub = timm.create_model(name, pretrained=True, features_only=True, out_indices=indices)
     except (OSError, RuntimeError, ValueError) as reason:
         log.warning("no pretrained weights for '%s' (%s): the encoder starts from random ones", name, reason)
         return "random"

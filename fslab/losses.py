@@ -1,4 +1,4 @@
-"""What training minimises: pixels, structure, edges, masks, and how alike the people's codes are.
+"""What training minimises: pixels, structure, edges, features, masks, and how alike the people's codes are.
 
 Image losses take ``(B, C, S, S)`` in [0, 1] and a pixel weight ``(B, 1, S, S)`` >= 0, and return a weighted mean.
 """
@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated
 
+import timm
 import torch
 import torch.nn.functional as F
+from torch import nn
 from typing_extensions import Doc
+
+from fslab.encoders import load_pretrained
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,10 @@ class LossConfig:
     mse: Annotated[float, Doc("weight of the squared difference of pixels")] = 0.0
     dssim: Annotated[float, Doc("weight of the structural difference")] = 1.0
     gradient: Annotated[float, Doc("weight of the difference of edges")] = 1.0
+    perceptual: Annotated[float, Doc("weight of the difference of a pretrained network's features")] = 0.0
+    perceptual_net: Annotated[str, Doc("timm name of that network")] = "mobilenetv2_100"
+    adversarial: Annotated[float, Doc("weight of a patch critic's judgement; sharpens long trainings")] = 0.0
+    adversarial_from: Annotated[float, Doc("share of the training after which the critic joins in")] = 0.75
     mask: Annotated[float, Doc("weight of the mask's cross-entropy")] = 0.1
     match: Annotated[float, Doc("weight of matching the moments of the people's codes; keeps identity out of them")] = (
         0.1
@@ -27,7 +35,7 @@ class LossConfig:
 
     def __post_init__(self):
         for f in fields(self):
-            if getattr(self, f.name) < 0:
+            if f.name != "perceptual_net" and getattr(self, f.name) < 0:
                 raise ValueError(f"the loss weight {f.name} must be >= 0, got {getattr(self, f.name)}")
 
 
@@ -117,6 +125,62 @@ def moment_matching(codes: Sequence[torch.Tensor]) -> torch.Tensor:
             gap = (means[i] - means[j]).square() / spread + (stds[i] - stds[j]).square() / spread
             total, pairs = total + gap.mean(), pairs + 1
     return total / pairs
+
+
+class PerceptualLoss(nn.Module):
+    """Difference of a pretrained network's features, at strides 2, 4 and 8 or the first three it has.
+
+    Features are scaled to unit length over their channels at each place, as in Zhang et al. (2018), "The unreasonable
+    effectiveness of deep features", CVPR, eq. 1, but without learned channel weights: this is not LPIPS.
+    ``weights`` says where the network's weights came from, see `fslab.encoders.load_pretrained`.
+    """
+
+    def __init__(self, name: str = "mobilenetv2_100"):
+        super().__init__()
+        self.net = timm.create_model(name, pretrained=False, features_only=True, out_indices=(0, 1, 2))
+        self.weights = load_pretrained(self.net, name, (0, 1, 2))
+        settings = timm.get_pretrained_cfg(name)
+        self.register_buffer("mean", torch.tensor(settings.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(settings.std).view(1, 3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weighted mean squared distance of unit features, >= 0, summed over channels."""
+        maps = self.net((torch.cat([x, y]) - self.mean) / self.std)  # 3 x (2B, C, S/2^i, S/2^i)
+        total = x.new_zeros(())
+        for features in maps:
+            a, b = F.normalize(features, dim=1, eps=1e-6).chunk(2)
+            resized = F.adaptive_avg_pool2d(weight, features.shape[-2:])  # (B, 1, S/2^i, S/2^i)
+            total = total + weighted_mean((a - b).square().sum(dim=1, keepdim=True), resized)
+        return total / len(maps)
+
+
+class PatchCritic(nn.Module):
+    """Judges small patches of a picture: high for photographs, low for drawn ones.
+
+    Isola et al. (2017), "Image-to-image translation with conditional adversarial networks", CVPR, section 3.2.2.
+    """
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, 2, 1), nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 4 * width, 3, 1, 1), nn.LeakyReLU(0.2),
+            nn.Conv2d(4 * width, 1, 3, 1, 1),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Judge ``(B, 3, S, S)`` in [0, 1]: ``(B, 1, S/4, S/4)``, unbounded."""
+        return self.layers(x * 2 - 1)  # (B, 1, S/4, S/4)
+
+
+def critic_loss(real: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """Return the critic's hinge loss on its scores, >= 0.
+
+    Lim & Ye (2017), "Geometric GAN", arXiv:1705.02894, eq. 14.
+    """
+    return F.relu(1 - real).mean() + F.relu(1 + drawn).mean()
 
 
 def image_loss(rgb: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, config: LossConfig) -> torch.Tensor:

@@ -200,41 +200,41 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def pack_state(
-    model: torch.nn.Module, ema: torch.nn.Module, optimizer: torch.optim.Optimizer
+    networks: dict[str, torch.nn.Module], optimizers: dict[str, torch.optim.Optimizer]
 ) -> dict[str, torch.Tensor]:
-    """Return the tensors of networks and optimiser under names for one file."""
-    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"ema/{k}": v for k, v in ema.state_dict().items()}
-    for i, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{i}/{k}": v for k, v in slots.items()}
+    """Return the tensors of networks and optimisers under names for one file, such as ``model/encoder.code.weight``."""
+    tensors = {f"{name}/{k}": v for name, network in networks.items() for k, v in network.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for i, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}/{i}/{k}": v for k, v in slots.items()}
     return tensors
 
 
 def unpack_state(
     tensors: dict[str, torch.Tensor],
-    model: torch.nn.Module,
-    ema: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    networks: dict[str, torch.nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
 ) -> None:
-    """Put back what `pack_state` took.
+    """Put back what `pack_state` took; networks and optimisers that are new since then stay as they are.
 
     Raises:
-        RunError: if the tensors are not those of these networks and this optimiser.
+        RunError: if the tensors are not those of these networks and optimisers.
     """
-
-    def part(prefix: str) -> dict[str, torch.Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    slots: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in part("optimizer/").items():
-        number, _, name = key.partition("/")
-        slots.setdefault(int(number), {})[name] = value
     try:
-        model.load_state_dict(part("model/"))
-        ema.load_state_dict(part("ema/"))
-        groups = optimizer.state_dict()["param_groups"]
-        numbers = {i for group in groups for i in group["params"]}  # fewer, where a backbone is frozen from now on
-        optimizer.load_state_dict({"state": {i: slots[i] for i in slots if i in numbers}, "param_groups": groups})
+        for name, network in networks.items():
+            found = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
+            if found:
+                network.load_state_dict(found)
+        for name, optimizer in optimizers.items():
+            groups = optimizer.state_dict()["param_groups"]
+            slots: dict[int, dict[str, torch.Tensor]] = {i: {} for group in groups for i in group["params"]}
+            for key, value in tensors.items():
+                first, _, rest = key.partition("/")
+                number, _, slot = rest.partition("/")
+                if first == name and int(number) in slots:  # not there: a backbone that is frozen from now on
+                    slots[int(number)][slot] = value
+            state = {i: found for i, found in slots.items() if found}
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
     except (RuntimeError, ValueError, KeyError) as reason:
         raise RunError(
             "a checkpoint of this training", "one of other settings", "train with the run's own settings"

@@ -2,24 +2,32 @@
 
 import copy
 import logging
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from fslab.consent import require_consent
-from fslab.dataset import FaceDataset
+from fslab.dataset import Batch, FaceDataset
 from fslab.errors import FaceSetError, RunError
 from fslab.faceset import FaceSet
-from fslab.losses import image_loss, l1_loss, mask_loss, moment_matching, ssim_map, weighted_mean
+from fslab.losses import (
+    PatchCritic,
+    PerceptualLoss,
+    critic_loss,
+    image_loss,
+    l1_loss,
+    mask_loss,
+    moment_matching,
+    ssim_map,
+    weighted_mean,
+)
 from fslab.model import ModelConfig, SwapAutoencoder
 from fslab.run import Run, append_log, is_run, load_state, pack_state, read_head, save_state, trim_log, unpack_state
-from fslab.schedule import Clock, TrainConfig, choose_device, ema_decay, learning_rate, warp_strength
+from fslab.schedule import Clock, TrainConfig, choose_device, ema_decay, learning_rate, stop_on_signals, warp_strength
 from fslab.storage import atomic_dir, sha256_file
 
 BAD_STEPS = 5  # so many steps without finite gradients in a row, and training goes back to its checkpoint
@@ -127,27 +135,6 @@ def _check_folder(folder: Path, facesets: list[FaceSet], model_config: ModelConf
     return [by_name[name] for name in head["identities"]]
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set, in the main thread; elsewhere signals are left alone."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number: int, _: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice: don't wait for the step
-        stop.set()
-
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 class Trainer:
     """Networks, averaged networks, optimiser, data and counters of one training."""
 
@@ -179,7 +166,8 @@ class Trainer:
             facesets={f.identity: _describe(f) for f in facesets},
             encoder_weights=read_head(folder)["encoder_weights"] if goes_on else self.model.encoder_weights,
         )
-        self.optimizer = self._make_optimizer()
+        self.networks, self.optimizers = {"model": self.model, "ema": self.ema}, {"optimizer": self._make_optimizer()}
+        self._add_critics()
         learning = [(a, p) for a, p in zip(self.ema.parameters(), self.model.parameters()) if p.requires_grad]
         self.averaged, self.raw = [a for a, _ in learning], [p.detach() for _, p in learning]
         self.generator = torch.Generator(device).manual_seed(config.seed)
@@ -206,6 +194,17 @@ class Trainer:
         if slow and config.encoder_lr:
             groups.append({"params": slow, "share": config.encoder_lr})
         return torch.optim.AdamW(groups, config.lr, (0.9, 0.99), weight_decay=config.weight_decay, fused=True)
+
+    def _add_critics(self) -> None:
+        """Add what the losses that are switched on need: feature network, critics and their optimiser."""
+        losses = self.config.losses
+        self.perceptual = PerceptualLoss(losses.perceptual_net).to(self.device) if losses.perceptual else None
+        if losses.adversarial:
+            critics = torch.nn.ModuleList(PatchCritic() for _ in self.data).to(self.device)
+            self.networks["critics"] = critics
+            self.optimizers["critic_optimizer"] = torch.optim.AdamW(
+                critics.parameters(), self.config.lr, (0.5, 0.99), fused=True
+            )
 
     def loop(self, hooks: TrainHooks, stop: threading.Event) -> Run:
         """Train until the budget is used or someone asks to stop; then save."""
@@ -251,34 +250,56 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._use_bf16()):
             codes = self.model.encode(torch.cat([b.input for b in batches])).split(config.batch)
             drawn = [self.model.decode(z, name) for z, name in zip(codes, self.run.identities)]
-        losses = []
-        for (rgb, mask), batch in zip(drawn, batches):
-            loss = image_loss(rgb, batch.target, batch.weight, config.losses)
-            if config.losses.mask and self.run.model_config.mask:
-                loss = loss + config.losses.mask * mask_loss(mask, batch.mask)
-            losses.append(loss)
+        losses = [self._loss(rgb, mask, batch) for (rgb, mask), batch in zip(drawn, batches)]
         match = moment_matching([z.float() for z in codes])
-        (torch.stack(losses).sum() + config.losses.match * match).backward()
-        self._update(progress)
+        total = torch.stack(losses).sum() + config.losses.match * match
+        if config.losses.adversarial and progress >= config.losses.adversarial_from:
+            total = total + config.losses.adversarial * self._criticise([rgb for rgb, _ in drawn], batches)
+        total.backward()
+        rate = config.lr * self.rate * learning_rate(progress, config.warmup)
+        is_bad = self._apply("optimizer", self.model, rate)
+        self.bad = torch.stack([(self.bad[0] + 1) * is_bad, self.bad[1] + is_bad])
+        torch._foreach_lerp_(self.averaged, self.raw, 1 - ema_decay(self.run.step, config.ema))
         self.sums += torch.stack([*losses, match]).detach()
+
+    def _loss(self, rgb: torch.Tensor, mask: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return one person's loss."""
+        weights = self.config.losses
+        loss = image_loss(rgb, batch.target, batch.weight, weights)
+        if weights.mask and self.run.model_config.mask:
+            loss = loss + weights.mask * mask_loss(mask, batch.mask)
+        if self.perceptual:
+            loss = loss + weights.perceptual * self.perceptual(rgb, batch.target, batch.weight)
+        return loss
+
+    def _criticise(self, drawn: list[torch.Tensor], batches: list[Batch]) -> torch.Tensor:
+        """Train the critics on drawn and real faces; return what drawing better than they can tell would lower."""
+        critics = self.networks["critics"]
+        fakes = [rgb * batch.mask for rgb, batch in zip(drawn, batches)]
+        reals = [batch.target * batch.mask for batch in batches]
+        losses = [critic_loss(c(real), c(fake.detach())) for c, real, fake in zip(critics, reals, fakes)]
+        torch.stack(losses).sum().backward()
+        self._apply("critic_optimizer", critics, self.config.lr * self.rate)
+        critics.requires_grad_(False)  # from here on only the decoders learn
+        verdict = -torch.stack([c(fake).mean() for c, fake in zip(critics, fakes)]).sum()
+        critics.requires_grad_(True)
+        return verdict
 
     def _use_bf16(self) -> bool:
         return self.config.precision == "bf16" and self.device.type == "cuda"
 
-    def _update(self, progress: float) -> None:
-        """Clip, step where the gradients are finite, and average the weights; nothing here waits for the device."""
-        config = self.config
-        rate = config.lr * self.rate * learning_rate(progress, config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["share"]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+    def _apply(self, name: str, network: torch.nn.Module, rate: float) -> torch.Tensor:
+        """Clip the gradients and step if they are finite; return 1.0 if they were not. Waits for no device."""
+        optimizer = self.optimizers[name]
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("share", 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.clip)
         is_bad = (~norm.isfinite()).float()
         # The fused optimiser skips a step that is marked so; this is how torch's own GradScaler tells it.
-        self.optimizer.found_inf, self.optimizer.grad_scale = is_bad, None
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.bad = torch.stack([(self.bad[0] + 1) * is_bad, self.bad[1] + is_bad])
-        torch._foreach_lerp_(self.averaged, self.raw, 1 - ema_decay(self.run.step, config.ema))
+        optimizer.found_inf, optimizer.grad_scale = is_bad, None
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return is_bad
 
     def _log(self, progress: float) -> TrainStep:
         """Write a row of losses; go back to the checkpoint where the numbers went wrong."""
@@ -289,7 +310,7 @@ class Trainer:
         row = {
             "loss": {name: round(v, 5) for name, v in zip(run.identities, losses)},
             "match": round(match, 5),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.optimizers["optimizer"].param_groups[0]["lr"],
             "faces_per_second": round(steps * self.config.batch * len(self.data) / (now - self.last_row[1]), 1),
         } | ({"bad_steps": bad_steps} if bad_steps else {})
         row = self._append(row)
@@ -321,7 +342,7 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Write the whole training state, then the averaged weights and ``config.json``."""
         run = self.run
-        tensors = pack_state(self.model, self.ema, self.optimizer)
+        tensors = pack_state(self.networks, self.optimizers)
         tensors |= {"random/data": self.generator.get_state(), "random/torch": torch.get_rng_state(), "bad": self.bad}
         counters = {"step": run.step, "seconds": run.seconds, "rate": self.rate, "device": self.device.type}
         save_state(folder, tensors, counters)
@@ -331,7 +352,7 @@ class Trainer:
         """Go on where the run in the folder stopped: networks, counters, randomness, log."""
         run = self.run
         tensors, counters = load_state(run.folder)
-        unpack_state(tensors, self.model, self.ema, self.optimizer)
+        unpack_state(tensors, self.networks, self.optimizers)
         run.step, run.seconds = int(counters["step"]), float(counters["seconds"])
         self.rate, self.bad = float(counters["rate"]), tensors["bad"].to(self.device)
         torch.set_rng_state(tensors["random/torch"])
@@ -348,7 +369,7 @@ class Trainer:
                 "training with finite numbers", f"{ROLLBACKS} failures", "lower --lr; the checkpoint is whole"
             )
         tensors, counters = load_state(self.run.folder)
-        unpack_state(tensors, self.model, self.ema, self.optimizer)
+        unpack_state(tensors, self.networks, self.optimizers)
         self.rate, self.rollbacks = self.rate / 2, self.rollbacks + 1
         self.bad = self.bad * torch.tensor([0.0, 1.0], device=self.device)
         event = (

@@ -5,6 +5,9 @@ from skimage.metrics import structural_similarity
 
 from fslab.losses import (
     LossConfig,
+    PatchCritic,
+    PerceptualLoss,
+    critic_loss,
     dssim_loss,
     gradient_loss,
     image_loss,
@@ -132,3 +135,43 @@ def test_the_image_loss_is_the_weighted_sum_of_the_parts_that_are_on():
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match="dssim"):
         LossConfig(dssim=-1)
+
+
+@pytest.fixture(scope="module")
+def perceptual():
+    return PerceptualLoss()
+
+
+def test_the_perceptual_loss_is_zero_for_equal_pictures_and_grows_with_blur(perceptual):
+    x, _, w = pictures(size=64)
+    sharp = (x + torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) * 0.1).clamp(0, 1)
+    blurred = [torch.nn.functional.avg_pool2d(sharp, k, 1, k // 2) for k in (3, 7)]
+    assert perceptual.weights == "packaged"
+    assert float(perceptual(sharp, sharp, w)) == pytest.approx(0, abs=1e-6)
+    assert 0 < float(perceptual(blurred[0], sharp, w)) < float(perceptual(blurred[1], sharp, w))
+
+
+def test_the_perceptual_loss_reaches_the_picture_and_not_its_network(perceptual):
+    x, y, w = pictures(size=64)
+    x.requires_grad_()
+    perceptual(x, y, w).backward()
+    assert float(x.grad.abs().sum()) > 0
+    assert all(p.grad is None for p in perceptual.parameters())
+
+
+def test_the_critics_hinge_loss_of_known_scores():
+    """Real 0.5 costs 0.5, drawn -2 costs nothing, drawn 1 costs 2."""
+    assert float(critic_loss(torch.tensor([0.5, 3.0]), torch.tensor([-2.0, 1.0]))) == pytest.approx(0.25 + 1.0)
+
+
+def test_a_critic_judges_patches_and_learns_to_tell_noise_from_flat():
+    torch.manual_seed(0)
+    critic = PatchCritic(8)
+    assert critic(torch.rand(2, 3, 64, 64)).shape == (2, 1, 16, 16)
+    optimizer = torch.optim.Adam(critic.parameters(), 1e-2)
+    for _ in range(20):
+        loss = critic_loss(critic(torch.rand(8, 3, 16, 16)), critic(torch.full((8, 3, 16, 16), 0.5)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.5

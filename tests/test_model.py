@@ -173,7 +173,7 @@ def test_a_missing_download_is_announced_and_never_silent(monkeypatch, caplog, t
     net = timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(3,))
     monkeypatch.setattr("fslab.encoders.timm.create_model", offline)
     with caplog.at_level(logging.WARNING):
-        assert load_pretrained(net, "resnet18", 3) == "random"
+        assert load_pretrained(net, "resnet18", (3,)) == "random"
     assert "random" in caplog.text
     assert "no network" in caplog.text
 

@@ -154,34 +154,41 @@ def test_a_disk_that_reads_back_other_bytes_is_noticed(tmp_path, monkeypatch):
     assert float(load_tensors(path)[0]["x"].sum()) == 3
 
 
-def test_networks_and_optimiser_come_back_from_their_tensors():
-    def parts(seed):
-        torch.manual_seed(seed)
-        model, ema = (SwapAutoencoder(CONFIG, ["ada"]) for _ in range(2))
-        return model, ema, torch.optim.AdamW(model.parameters(), fused=True)
+def make_parts(width=4, seed=0):
+    torch.manual_seed(seed)
+    model, ema = (SwapAutoencoder(replace(CONFIG, width=width), ["ada"]) for _ in range(2))
+    return {"model": model, "ema": ema}, {"optimizer": torch.optim.AdamW(model.parameters(), fused=True)}
 
-    model, ema, optimizer = parts(0)
-    model(torch.rand(1, 3, 32, 32), "ada")[0].sum().backward()
-    optimizer.step()
-    tensors = pack_state(model, ema, optimizer)
-    other = parts(1)
-    unpack_state(tensors, *other)
-    again = pack_state(*other)
+
+def test_networks_and_optimisers_come_back_from_their_tensors():
+    networks, optimizers = make_parts()
+    networks["model"](torch.rand(1, 3, 32, 32), "ada")[0].sum().backward()
+    optimizers["optimizer"].step()
+    tensors = pack_state(networks, optimizers)
+    others = make_parts(seed=1)
+    unpack_state(tensors, *others)
+    again = pack_state(*others)
     assert set(again) == set(tensors)
     assert all(torch.equal(again[k], tensors[k]) for k in tensors)
 
 
+def test_a_network_that_is_new_since_the_checkpoint_stays_as_it_is():
+    networks, optimizers = make_parts()
+    tensors = pack_state(networks, optimizers)
+    networks["critics"] = torch.nn.Linear(2, 2)
+    before = networks["critics"].weight.clone()
+    unpack_state(tensors, networks, optimizers)
+    assert torch.equal(before, networks["critics"].weight)
+
+
 def test_tensors_of_another_network_are_refused():
-    small, large = (SwapAutoencoder(replace(CONFIG, width=w), ["ada"]) for w in (4, 8))
-    optimizer = torch.optim.AdamW(large.parameters())
-    tensors = pack_state(small, small, torch.optim.AdamW(small.parameters()))
     with pytest.raises(RunError, match="other settings"):
-        unpack_state(tensors, large, large, optimizer)
+        unpack_state(pack_state(*make_parts(width=4)), *make_parts(width=8))
 
 
 def test_a_damaged_model_is_replaced_by_the_averaged_weights_of_the_state(saved, caplog):
     model = copy.deepcopy(saved.model)
-    save_state(saved.folder, pack_state(model, saved.model, torch.optim.AdamW(model.parameters())), {})
+    save_state(saved.folder, pack_state({"model": model, "ema": saved.model}, {}), {})
     damage(saved.folder / "model.safetensors")
     with caplog.at_level(logging.WARNING):
         run = Run.load(saved.folder)

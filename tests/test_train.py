@@ -183,7 +183,7 @@ def test_three_people_share_one_encoder(people, tmp_path):
 def test_the_learning_rate_follows_the_schedule(people, tmp_path):
     trainer = Trainer(people, tmp_path / "run", MODEL, replace(CONFIG, lr=1e-3, warmup=0.5), torch.device("cpu"))
     trainer.step(0.25)
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-3)
+    assert trainer.optimizers["optimizer"].param_groups[0]["lr"] == pytest.approx(0.5e-3)
 
 
 def test_a_pretrained_backbone_learns_slowly_or_not_at_all(people, tmp_path):
@@ -211,11 +211,24 @@ def test_a_backbone_keeps_its_origin_when_training_goes_on(people, tmp_path, mon
     assert run.encoder_weights == "packaged"
 
 
+def test_features_and_critics_join_in_where_they_are_switched_on(people, tmp_path):
+    losses = LossConfig(perceptual=0.5, adversarial=0.05, adversarial_from=0.5)
+    trainer = make_trainer(people, tmp_path / "run", losses=losses)
+    critics = [p.detach().clone() for p in trainer.networks["critics"].parameters()]
+    trainer.step(0.4)
+    assert all(torch.equal(a, b) for a, b in zip(critics, trainer.networks["critics"].parameters()))
+    trainer.step(0.6)
+    assert not any(torch.equal(a, b) for a, b in zip(critics, trainer.networks["critics"].parameters()))
+    assert trainer.bad.tolist() == [0, 0]
+    assert not make_trainer(people, tmp_path / "plain").perceptual
+
+
 # Stopping and going on
 
 
 def test_a_stopped_run_goes_on_bit_for_bit_as_if_it_had_not_stopped(people, tmp_path):
-    model, config = replace(MODEL, dropout=0.2), replace(CONFIG, steps=7)
+    model = replace(MODEL, dropout=0.2)
+    config = replace(CONFIG, steps=7, losses=LossConfig(adversarial=0.01, adversarial_from=0.2))
     whole = train(people, tmp_path / "whole", model, config)
     hooks = TrainHooks(should_stop=stop_after(3))
     stopped = train(people, tmp_path / "parts", model, config, hooks)
