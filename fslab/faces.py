@@ -12,15 +12,15 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from facenet_pytorch import MTCNN
 
-from fslab.embedder import SAME_PERSON, DlibResNet, Embedder, chip_matrix, load_embedder
+from fslab.embedder import Embedder, chip_matrix, load_embedder
 from fslab.geometry import crop_from_frame, invert, matrix_scale, transform_points
 from fslab.media import Frame
-from fslab.mesh import EYES, MOUTH, N_POINTS, OUTLINE, estimate_pose, expression, five_points, mesh_box, outline
+from fslab.mesh import N_POINTS, estimate_pose, expression, five_points, mesh_box, outline
 from fslab.weights import weights_path
 
 __all__ = [
-    "EYES", "MOUTH", "OUTLINE", "SAME_PERSON", "Detector", "DlibResNet", "Embedder", "Face", "FaceMesh", "chip_matrix",
-    "estimate_pose", "expression", "five_points", "load_embedder", "outline",
+    "Detector", "Embedder", "Face", "FaceMesh",
+    "chip_matrix", "estimate_pose", "expression", "five_points", "load_embedder", "outline",
 ]  # fmt: skip
 
 MIN_FACE = 20.0  # pixels; the smallest face MTCNN was trained for
