@@ -11,9 +11,9 @@ import numpy as np
 from typing_extensions import Doc
 
 from fslab.consent import Consent, require_consent
-from fslab.embedder import SAME_PERSON, Embedder
+from fslab.embedder import SAME_PERSON, SAME_PERSON_MEANS, Embedder
 from fslab.errors import NoFaceFound
-from fslab.faces import Detector, FaceMesh
+from fslab.faces import find_faces
 from fslab.faceset import FaceRecord, FaceSet
 from fslab.geometry import align_matrix, crop_from_frame
 from fslab.media import RgbFrame, count_footage, encode_image, read_footage, read_image
@@ -38,7 +38,9 @@ class ExtractConfig:
         0.6
     )
     max_yaw: Annotated[float, Doc("faces turned further away are dropped, degrees")] = 75.0
-    same_person: Annotated[float, Doc("embedding distance below which two faces are one person's")] = SAME_PERSON
+    same_person: Annotated[float, Doc("distance of mean embeddings below which two tracks are one person")] = (
+        SAME_PERSON_MEANS
+    )
     example: Annotated[Path | None, Doc("a photograph of the person to keep; without one, the most frequent")] = None
     track: Annotated[TrackConfig, Doc("how faces are followed")] = field(default_factory=TrackConfig)
 
@@ -165,14 +167,13 @@ def embed_photo(path: Path) -> np.ndarray:
         NoFaceFound: if it shows none.
     """
     frame = RgbFrame(read_image(path))
-    found = Detector().detect_any_roll(frame.rgb(), min_face=max(20.0, 0.05 * min(frame.size)))
-    if not found:
+    faces = find_faces(frame)
+    if not faces:
         raise NoFaceFound(f"a face in '{Path(path).name}'", "none", "choose a clearer picture")
-    largest = max(found, key=lambda f: float(np.prod(f.box[2:] - f.box[:2])))
-    return Embedder().embed(frame, [FaceMesh().fit(frame, largest)])[0]
+    return Embedder().embed(frame, faces[:1])[0]
 
 
-def _choose(records: list[FaceRecord], example: Path | None, threshold: float) -> tuple[int, str]:
+def _choose(records: list[FaceRecord], example: Path | None) -> tuple[int, str]:
     """Return the person to keep and why."""
     people = sorted({r.person for r in records})
     if example is None:
@@ -184,11 +185,11 @@ def _choose(records: list[FaceRecord], example: Path | None, threshold: float) -
         vectors = [r.embedding for r in records if r.person == person and r.embedding is not None]
         distances[person] = float(np.linalg.norm(np.mean(vectors, axis=0) - wanted))
     nearest = min(distances, key=distances.get)
-    if distances[nearest] >= threshold:
+    if distances[nearest] >= SAME_PERSON:
         raise NoFaceFound(
-            f"the person of '{Path(example).name}' (embedding distance below {threshold})",
+            f"the person of '{Path(example).name}' (embedding distance below {SAME_PERSON})",
             f"{len(people)} other people, the nearest at {distances[nearest]:.2f}",
-            "check the example or the footage, or raise --same-person",
+            "check the example or the footage",
         )
     return (
         nearest,
@@ -278,7 +279,7 @@ def extract_faces(
             )
         person_of = _people(collector, config.same_person)
         records = [replace(r, person=person_of[r.track]) for r in collector.records]
-        chosen, reason = _choose(records, config.example, config.same_person)
+        chosen, reason = _choose(records, config.example)
         records = judge(records, collector.thumbnails, chosen, config)
         names = sorted({r.source for r in records})
         sources = {n: sha256_file(footage if footage.is_file() else footage / n) for n in names}

@@ -252,3 +252,18 @@ def _upright_matrix(points: np.ndarray, eyes: np.ndarray, size: int, margin: flo
     low, high = level.min(axis=0), level.max(axis=0)
     scale = size / max(margin * float((high - low).max()), 1.0)
     return np.column_stack([scale * turn, (size - 1) / 2 - scale * (low + high) / 2])
+
+
+def find_faces(frame: Frame, min_mesh_score: float = 0.5) -> list[Face]:
+    """Find the faces of one still frame, at any roll, with their meshes.
+
+    Args:
+        frame: the picture.
+        min_mesh_score: faces the mesh network believes in less are dropped, in [0, 1].
+
+    Returns:
+        Faces with a mesh, largest first.
+    """
+    found = Detector().detect_any_roll(frame.rgb(), min_face=max(MIN_FACE, 0.05 * min(frame.size)))
+    mesh = FaceMesh()
+    return [face for face in (mesh.fit(frame, f) for f in found) if face.mesh_score >= min_mesh_score]

@@ -16,6 +16,8 @@ OUTLINE = (
 LEFT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
 RIGHT_EYE = (362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382)
 EYES = (LEFT_EYE, RIGHT_EYE)
+BROWS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)  # their upper edges
+CHIN = 152
 MOUTH = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
 
 # Around the eye sockets: these points hardly move with lids and gaze.
@@ -52,6 +54,24 @@ def mesh_box(mesh: np.ndarray) -> np.ndarray:
     """Return the box of a mesh, ``(4,)`` float32."""
     xy = np.asarray(mesh, np.float32)[:, :2]
     return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
+
+
+def face_region(mesh: np.ndarray, forehead: float) -> np.ndarray:
+    """Return the outline with its part above the brows lowered, so that a fringe or a hairline can be left out.
+
+    Args:
+        mesh: ``(468, 2)`` or ``(468, 3)`` points.
+        forehead: share of the forehead that stays, from 0 (the outline ends at the brows) to 1 (the whole outline).
+
+    Returns:
+        ``(36, 2)`` float32 polygon, in the units of ``mesh``.
+    """
+    points = outline(mesh).astype(np.float32)
+    brows = np.asarray(mesh)[list(BROWS), :2].mean(axis=0)
+    up = brows - np.asarray(mesh)[CHIN, :2]
+    up = up / max(float(np.hypot(*up)), 1e-6)
+    height = np.clip((points - brows) @ up, 0, None)
+    return (points - (1 - forehead) * height[:, None] * up).astype(np.float32)
 
 
 def outline(mesh: np.ndarray) -> np.ndarray:

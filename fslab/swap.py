@@ -12,12 +12,12 @@ from typing_extensions import Doc
 
 from fslab.blend import ColourShift, apply_colour, colour_shift, outline_mask, paste, sharpen
 from fslab.consent import require_consent
-from fslab.embedder import SAME_PERSON, Embedder
+from fslab.embedder import SAME_PERSON_MEANS, Embedder
 from fslab.errors import NoFaceFound, RunError
-from fslab.faces import Detector, Face, FaceMesh
+from fslab.faces import Face, find_faces
 from fslab.geometry import align_matrix, crop_from_frame, transform_points
 from fslab.media import Frame
-from fslab.mesh import outline
+from fslab.mesh import face_region
 from fslab.provenance import Manifest
 from fslab.run import Run
 from fslab.storage import sha256_file
@@ -30,6 +30,7 @@ class SwapConfig:
     mask: Annotated[Literal["both", "outline", "decoder"], Doc("what bounds the face: mesh outline, decoder, both")] = (
         "both"
     )
+    forehead: Annotated[float, Doc("share of the forehead that is replaced, 0 (up to the brows) to 1 (all)")] = 0.6
     erode: Annotated[float, Doc("how far the mask's edge lies inside the outline, share of the face's size")] = 0.04
     feather: Annotated[float, Doc("width of the mask's soft edge, share of the face's size")] = 0.12
     colour: Annotated[float, Doc("strength of the colour match, 0 to 1")] = 1.0
@@ -37,10 +38,12 @@ class SwapConfig:
         float, Doc("smoothing of the colour over time: share kept from frame to frame, 0 to 1")
     ] = 0.8
     sharpen: Annotated[float, Doc("largest unsharp amount towards the target's own sharpness, 0 = off")] = 0.8
-    same_person: Annotated[float, Doc("embedding distance below which a face is the person to replace")] = SAME_PERSON
+    same_person: Annotated[float, Doc("embedding distance below which a face is the person to replace")] = (
+        SAME_PERSON_MEANS
+    )
 
     def __post_init__(self):
-        for name in ("colour", "colour_memory"):
+        for name in ("colour", "colour_memory", "forehead"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name in ("erode", "feather", "sharpen", "same_person"):
@@ -89,7 +92,8 @@ class Swapper:
         """Cut the crop of a face (with a mesh) as the run expects it."""
         matrix = align_matrix(face.landmarks, self.size, self.run.coverage)
         crop = crop_from_frame(frame, matrix, self.size)
-        return AlignedFace(matrix, crop, transform_points(outline(face.mesh), matrix))
+        region = face_region(face.mesh, self.config.forehead)
+        return AlignedFace(matrix, crop, transform_points(region, matrix))
 
     @torch.inference_mode()
     def convert(self, faces: Sequence[AlignedFace]) -> list[SwappedFace]:
@@ -191,10 +195,7 @@ def swap_frame(swapper: Swapper, frame: Frame, replace: str | None = None) -> in
         NoFaceFound: if the frame shows no face, or not the person to replace.
     """
     person = choose_replaced(swapper.run, swapper.identity, replace)
-    image = frame.rgb()
-    found = Detector().detect_any_roll(image, min_face=max(20.0, 0.05 * min(frame.size)))
-    mesh = FaceMesh()
-    faces = [face for face in (mesh.fit(frame, f) for f in found) if face.mesh is not None]
+    faces = find_faces(frame)
     if not faces:
         raise NoFaceFound("a face in the picture", "none", "use a larger or clearer picture")
     vectors = Embedder().embed(frame, faces)

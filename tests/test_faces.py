@@ -7,7 +7,7 @@ import pytest
 import skimage.data
 from fslab.samples import sample_path
 
-from fslab.faces import Detector, Face, FaceMesh, box_iou, is_plausible, scale_face
+from fslab.faces import Detector, Face, FaceMesh, box_iou, find_faces, is_plausible, scale_face
 from fslab.geometry import invert, transform_points
 from fslab.media import RgbFrame, decode_image, encode_image, read_frames, read_image
 from fslab.mesh import (
@@ -17,6 +17,7 @@ from fslab.mesh import (
     SKULL_PAIRS,
     estimate_pose,
     expression,
+    face_region,
     five_points,
     mesh_box,
     outline,
@@ -323,3 +324,24 @@ def test_the_same_picture_gives_the_same_face(detector, mesh, astronaut):
     )
     np.testing.assert_array_equal(first.mesh, second.mesh)
     assert first.score == second.score
+
+
+def test_a_still_is_searched_for_faces_with_meshes():
+    frame = RgbFrame(next(iter(read_frames(sample_path("ada.mp4")))).rgb())
+    (face,) = find_faces(frame)
+    assert face.mesh.shape == (468, 3)
+    assert face.mesh_score > 0.5
+    assert find_faces(frame, min_mesh_score=1.1) == []
+    assert find_faces(RgbFrame(np.full((200, 200, 3), 90, np.uint8))) == []
+
+
+def test_the_region_keeps_the_chin_and_lowers_the_forehead():
+    frame = RgbFrame(next(iter(read_frames(sample_path("ada.mp4")))).rgb())
+    mesh = find_faces(frame)[0].mesh
+    whole, half, none = (face_region(mesh, share) for share in (1.0, 0.5, 0.0))
+    assert np.array_equal(whole, outline(mesh))
+    brow = mesh[[105, 334], 1].mean()
+    assert whole[:, 1].min() < half[:, 1].min() < none[:, 1].min()
+    assert abs(half[:, 1].min() - (whole[:, 1].min() + brow) / 2) < 3
+    below = whole[:, 1] > brow + 5
+    assert np.abs(whole - none)[below].max() < 1e-3
