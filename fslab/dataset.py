@@ -1,7 +1,7 @@
 """Face set to batches: every crop stays on the device as uint8 and is varied in batched tensor operations.
 
-Input and target of a step are the same face. Both get the same flip and the same affine change; the input alone is bent
-by a smooth random warp and tinted, so that the network learns the person and not the picture.
+Input and target of a step are the same face. Both get the same flip, affine change and change of light, which a swap
+has to follow; the input alone is bent by a smooth random warp and tinted, which a swap has to undo.
 """
 
 from dataclasses import dataclass
@@ -24,27 +24,28 @@ MIN_FACES = 8  # fewer cannot be split into training and held-out faces
 class DataConfig:
     """How faces are varied in training, which are held out, and which pixels count."""
 
-    rotation: Annotated[float, Doc("largest turn, degrees")] = 10.0
-    scale: Annotated[float, Doc("largest change of scale, share of the face's size")] = 0.1
-    shift: Annotated[float, Doc("largest shift, share of the crop's side")] = 0.05
-    warp: Annotated[float, Doc("standard deviation of the input's random warp, share of the crop's side")] = 0.025
+    rotation: Annotated[float, Doc("largest turn, degrees")] = 3.0
+    scale: Annotated[float, Doc("largest change of scale, share of the face's size")] = 0.04
+    shift: Annotated[float, Doc("largest shift, share of the crop's side")] = 0.015
+    warp: Annotated[float, Doc("standard deviation of the input's random warp, share of the crop's side")] = 0.018
     flip: Annotated[float, Doc("share of the faces that are mirrored, 0 to 1; doubles the poses seen")] = 0.4
-    colour: Annotated[float, Doc("largest change of the input's contrast, brightness and tint, 0 to 1")] = 0.06
+    light: Annotated[float, Doc("largest change of light, evenly and from side to side, 0 to 1")] = 0.25
+    colour: Annotated[float, Doc("largest change of the input's contrast, brightness and tint alone, 0 to 1")] = 0.02
     margin: Annotated[
         float, Doc("stored crops are this much finer than the network's, so that turning keeps detail")
     ] = 1.25
     held_out: Annotated[float, Doc("share of the footage, at its end, that is never trained on")] = 0.1
     gap: Annotated[float, Doc("faces this close in time to the held-out ones are left out, seconds")] = 0.4
-    background: Annotated[float, Doc("weight of pixels outside the face")] = 0.15
+    background: Annotated[float, Doc("weight of pixels outside the face")] = 0.05
     eyes: Annotated[float, Doc("weight of the eyes, the rest of the face is 1")] = 3.0
     mouth: Annotated[float, Doc("weight of the mouth, the rest of the face is 1")] = 2.0
 
     def __post_init__(self):
-        for name in ("rotation", "scale", "shift", "warp", "colour", "gap", "background"):
+        for name in ("rotation", "scale", "shift", "warp", "light", "colour", "gap", "background"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not (0 <= self.flip <= 1 and self.scale < 1 and self.colour < 1 and 1 <= self.margin <= 4):
-            raise ValueError("flip must lie in [0, 1], scale and colour below 1, margin in [1, 4]")
+        if not (0 <= self.flip <= 1 and max(self.scale, self.light, self.colour) < 1 and 1 <= self.margin <= 4):
+            raise ValueError("flip must lie in [0, 1], scale, light and colour below 1, margin in [1, 4]")
         if not 0 < self.held_out <= 0.5:
             raise ValueError(f"held_out must lie in (0, 0.5], got {self.held_out}")
         if min(self.eyes, self.mouth) < 1:
@@ -193,7 +194,9 @@ class FaceDataset:
         bent = grid + _warp_field(n, size, config.warp * warp_strength, generator, self.device)
         target = F.grid_sample(faces, grid, padding_mode="border", align_corners=False)  # (n, 5, S, S)
         bent = F.grid_sample(faces[:, :3], bent, padding_mode="border", align_corners=False)  # (n, 3, S, S)
-        return self._to_batch(_jitter(bent, config.colour, generator), target)
+        light = _light_field(n, size, config.light, generator)  # (n, 3, S, S)
+        target[:, :3] = (target[:, :3] * light).clamp(0, 1)
+        return self._to_batch(_jitter((bent * light).clamp(0, 1), config.colour, generator), target)
 
     def held_out(self, limit: int | None = None) -> Batch:
         """Return the held-out faces, unvaried; at most ``limit`` of them, evenly spread."""
@@ -260,6 +263,17 @@ def _warp_field(n: int, size: int, sigma: float, generator: torch.Generator, dev
             basis = F.interpolate(eye[:, :, :, None], (size, 1), mode="bicubic", align_corners=True)[0, :, :, 0]
             field += basis.T @ noise @ basis * (share * 2 * sigma)  # (n, 2, S, S)
     return field.permute(0, 2, 3, 1)
+
+
+def _light_field(n: int, size: int, amount: float, generator: torch.Generator) -> torch.Tensor:
+    """Return a random gain a pixel, ``(n, 3, size, size)``: level, slope across and down, and a third as much tint."""
+    level = _uniform((n, 3, 1, 1), -amount / 3, amount / 3, generator) + _uniform(
+        (n, 1, 1, 1), -amount, amount, generator
+    )
+    slope = _uniform((n, 2, 1, 1), -amount, amount, generator)
+    ramp = torch.linspace(-1, 1, size, device=generator.device)
+    across, down = slope[:, :1] * ramp.view(1, 1, 1, size), slope[:, 1:] * ramp.view(1, 1, size, 1)
+    return torch.exp(level + across + down)
 
 
 def _jitter(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:

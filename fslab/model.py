@@ -1,6 +1,6 @@
 """The swap autoencoder: one shared encoder, a decoder for each person."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -17,7 +17,7 @@ from fslab.schedule import TrainConfig
 class ModelConfig:
     """The network's shape."""
 
-    size: Annotated[int, Doc("side of the pictures, pixels")] = 80
+    size: Annotated[int, Doc("side of the pictures, pixels")] = 64
     encoder: Annotated[str, Doc("small, fakeapp, or timm:NAME for a timm backbone")] = "small"
     pretrained: Annotated[bool, Doc("start a timm backbone from its pretrained weights")] = True
     width: Annotated[int, Doc("channels at the decoder's last step; they double towards the code")] = 32
@@ -110,15 +110,15 @@ _CLASSIC_LOSS = LossConfig(l1=1.0, dssim=0.0, gradient=0.0)
 # `fakeapp` is the classic network for lessons.
 PRESETS: dict[str, tuple[ModelConfig, TrainConfig]] = {
     "tiny": (ModelConfig(), TrainConfig()),
-    "small": (ModelConfig(size=128, width=48, blocks=2), TrainConfig(budget="1h", lr=7e-4)),
+    "small": (ModelConfig(size=128, width=48, blocks=2), TrainConfig(budget="1h", batch=16, lr=1e-3)),
     "full": (
         ModelConfig(size=256, width=48, latent_channels=256, blocks=2),
-        TrainConfig(budget="8h", lr=3e-4, ema=0.999, precision="bf16"),
+        TrainConfig(budget="8h", batch=16, lr=3e-4, ema=0.999, precision="bf16", save_every=300.0),
     ),
     "fakeapp": (
         ModelConfig(
             size=256, encoder="fakeapp", width=64, latent_channels=64, decoder="transpose", blocks=0, value_range="0..1"
         ),
-        replace(TrainConfig(budget="8h", lr=1e-4), losses=_CLASSIC_LOSS),
+        TrainConfig(budget="8h", batch=16, lr=1e-4, save_every=300.0, losses=_CLASSIC_LOSS),
     ),
 }

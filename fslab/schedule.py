@@ -43,8 +43,8 @@ class TrainConfig:
 
     budget: Annotated[str, Doc("training time, such as 90s, 10m or 1h")] = "10m"
     steps: Annotated[int | None, Doc("number of steps; replaces the budget where given")] = None
-    batch: Annotated[int, Doc("faces of each person in a step")] = 16
-    lr: Annotated[float, Doc("highest learning rate (AdamW)")] = 1e-3
+    batch: Annotated[int, Doc("faces of each person in a step")] = 8
+    lr: Annotated[float, Doc("highest learning rate (AdamW)")] = 2e-3
     encoder_lr: Annotated[float, Doc("a pretrained encoder's learning rate, share of lr; 0 = frozen")] = 0.1
     weight_decay: Annotated[float, Doc("decoupled weight decay")] = 0.01
     warmup: Annotated[float, Doc("share of the training in which the learning rate rises")] = 0.05

@@ -9,7 +9,7 @@ from fslab.dataset import DataConfig, FaceDataset, _running_times, _warp_field, 
 from fslab.errors import FaceSetError
 from fslab.faceset import FaceSet
 
-STILL = DataConfig(rotation=0, scale=0, shift=0, warp=0, flip=0, colour=0, margin=1)
+STILL = DataConfig(rotation=0, scale=0, shift=0, warp=0, flip=0, light=0, colour=0, margin=1)
 
 
 def dataset(config=None, n=40, size=64, name="ada"):
@@ -86,6 +86,18 @@ def test_the_warp_has_the_asked_strength_and_is_smooth():
     assert float(field.std()) / 2 == pytest.approx(DataConfig().warp, rel=0.35)  # 2 grid units = the whole side
     steps = (field[:, :, 1:] - field[:, :, :-1]).abs().max() / 2 * 64
     assert float(steps) < 1.0  # neighbours never swap places
+
+
+def test_a_change_of_light_is_the_same_for_input_and_target_and_leaves_the_mask_alone():
+    plain, lit = (dataset(replace(STILL, light=amount)).batch(16, generator()) for amount in (0, 0.3))
+    assert same(lit.input, lit.target)
+    assert torch.equal(plain.mask, lit.mask)
+    assert torch.equal(plain.weight, lit.weight)
+    gain = lit.target[:, :, :4, :4].mean(dim=(1, 2, 3)) / plain.target[:, :, :4, :4].mean(dim=(1, 2, 3))
+    assert float(gain.min()) < 0.9 < 1.1 < float(gain.max())
+    assert np.log(float(gain.max())) < 0.3 * (1 + 1 / 3 + 1 + 1) + 1e-3  # level, tint, two slopes
+    corner = lit.target[:, :, -4:, -4:].mean(dim=(1, 2, 3)) / plain.target[:, :, -4:, -4:].mean(dim=(1, 2, 3))
+    assert float((corner / gain).log().abs().max()) > 0.1  # it changes from side to side
 
 
 def test_a_flip_mirrors_picture_and_mask_together():
@@ -166,7 +178,8 @@ def test_too_few_faces_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"flip": 1.5}, {"held_out": 0}, {"warp": -1}, {"eyes": 0.5}, {"margin": 0.5}, {"scale": 1.0}]
+    "change",
+    [{"flip": 1.5}, {"held_out": 0}, {"warp": -1}, {"eyes": 0.5}, {"margin": 0.5}, {"scale": 1.0}, {"light": 1.0}],
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
