@@ -17,7 +17,7 @@ from fslab.geometry import align_matrix, crop_from_frame, invert, transform_poin
 from fslab.media import RgbFrame, read_frames
 from fslab.tracking import smooth, track
 
-SIZE, COVERAGE = 256, 0.58
+SIZE, COVERAGE = 256, 0.64
 
 
 def round_trip(clip: Path, step: int) -> dict[str, float]:

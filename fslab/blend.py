@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fslab.geometry import crop_bounds, invert, shift_matrix
+from fslab.geometry import crop_bounds, invert, shift_matrix, warp
 from fslab.media import Frame
 
 
@@ -127,10 +127,9 @@ def paste(frame: Frame, crop: np.ndarray, mask: np.ndarray, matrix: np.ndarray) 
     """
     x0, y0, x1, y1 = crop_bounds(matrix, crop.shape[0], frame.size)
     region = frame.crop(x0, y0, x1, y1)
-    unalign = invert(shift_matrix(matrix, x0, y0))
-    size = (x1 - x0, y1 - y0)
-    alpha = cv2.warpAffine(mask, unalign, size, flags=cv2.INTER_LINEAR)[..., None]
-    face = cv2.warpAffine(crop, unalign, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    unalign, size = invert(shift_matrix(matrix, x0, y0)), (y1 - y0, x1 - x0)
+    alpha = warp(np.pad(mask[1:-1, 1:-1], 1), unalign, size)[..., None]  # a border of zeros, repeated, stays zero
+    face = warp(crop, unalign, size, smooth=True)
     changed = alpha[..., 0] > 1 / 512
     blended = np.round(region + alpha * (face.astype(np.float32) - region)).astype(np.uint8)
     frame.paste(blended, x0, y0, changed)

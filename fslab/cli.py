@@ -19,6 +19,7 @@ from fslab.errors import FslabError, OutputError
 from fslab.evaluate import EvalConfig
 from fslab.extract import ExtractConfig
 from fslab.model import PRESETS, ModelConfig
+from fslab.schedule import parse_duration
 from fslab.swap import SwapConfig
 from fslab.train import TrainConfig
 from fslab.video import VideoConfig
@@ -34,6 +35,9 @@ class Demo:
     out: Annotated[Path, Doc("folder for everything the demo makes")] = Path("demo_out")
     budget: Annotated[str, Doc("training time, such as 90s, 5m or 1h")] = "5m"
     overwrite: Overwrite = False
+
+    def __post_init__(self):
+        parse_duration(self.budget)
 
     def run(self) -> int:
         """Run the command."""
@@ -90,6 +94,7 @@ class Swap:
     output: Annotated[Positional[Path], Doc("file to make: .mp4 or .mov, or .png, .jpg, .webp for a picture")]
     identity: Annotated[str, Doc("whose face is put in")]
     replace: Annotated[str | None, Doc("who is replaced; may be left out if the run knows two people")] = None
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where the network runs")] = "auto"
     config: OmitArgPrefixes[SwapConfig] = field(default_factory=SwapConfig)
     video: OmitArgPrefixes[VideoConfig] = field(default_factory=VideoConfig)
     overwrite: Overwrite = False
@@ -220,6 +225,9 @@ def _commands(argv: Sequence[str]) -> object:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal or file without UTF-8 gets '?', not a crash
     try:
         command = tyro.cli(
             OmitSubcommandPrefixes[_commands(argv)], args=argv, prog="fslab", description=__doc__.split("\n")[0]

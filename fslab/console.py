@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -34,13 +35,13 @@ def stage(name: str, unit: str = "frames") -> Iterator[Callable[[int, int], None
     )
     started = time.monotonic()
     with Progress(*columns, console=OUT, transient=True) as progress:
-        task = progress.add_task(name, total=None, note="")
+        task = progress.add_task(escape(name), total=None, note="")
 
         def report(done: int, total: int, note: str = "") -> None:
             progress.update(task, completed=done, total=total or None, note=note)
 
         yield report
-    OUT.print(f"[green]✓[/] {name} [dim]({time.monotonic() - started:.1f} s)[/]")
+    OUT.print(f"[green]✓[/] {escape(name)} [dim]({time.monotonic() - started:.1f} s)[/]")
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:

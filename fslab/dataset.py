@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from typing_extensions import Doc
 
 from fslab.errors import FaceSetError
-from fslab.faceset import FaceSet
+from fslab.faceset import FaceRecord, FaceSet
 from fslab.mesh import EYES, MOUTH, OUTLINE
 
 MIN_FACES = 8  # fewer cannot be split into training and held-out faces
@@ -33,7 +33,7 @@ class DataConfig:
     colour: Annotated[float, Doc("largest change of the input's contrast, brightness and tint alone, 0 to 1")] = 0.02
     margin: Annotated[
         float, Doc("stored crops are this much finer than the network's, so that turning keeps detail")
-    ] = 1.25
+    ] = 1.6
     held_out: Annotated[float, Doc("share of the footage, at its end, that is never trained on")] = 0.1
     gap: Annotated[float, Doc("faces this close in time to the held-out ones are left out, seconds")] = 0.4
     background: Annotated[float, Doc("weight of pixels outside the face")] = 0.05
@@ -211,6 +211,12 @@ class FaceDataset:
         """Split ``(B, 5, S, S)`` planes into target, mask and weight."""
         weight = planes[:, 4:5] * max_weight(self.config)
         return Batch(bent, planes[:, :3], planes[:, 3:4], weight)
+
+
+def held_out_records(faceset: FaceSet, config: DataConfig) -> list[FaceRecord]:
+    """Return the records of the faces that training with ``config`` holds out."""
+    kept = faceset.kept
+    return [kept[i] for i in split_by_time(_running_times(faceset), config.held_out, config.gap)[1]]
 
 
 def _running_times(faceset: FaceSet) -> np.ndarray:

@@ -23,23 +23,26 @@ def icnr_(weight: torch.Tensor, factor: int = 2) -> torch.Tensor:
 
 
 class Upsample(nn.Module):
-    """Doubles the side: "shuffle" (convolution, pixel shuffle), "bilinear" (enlarge, convolution) or "transpose"."""
+    """Enlarges the side: "shuffle" (convolution, pixel shuffle), "bilinear" (enlarge, convolution) or "transpose".
 
-    def __init__(self, kind: str, c_in: int, c_out: int):
+    ``factor`` is 2, or any number of times for "shuffle".
+    """
+
+    def __init__(self, kind: str, c_in: int, c_out: int, factor: int = 2):
         super().__init__()
-        self.kind = kind
+        self.kind, self.factor = kind, factor
         if kind == "transpose":
             self.conv = nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1)
         else:
-            self.conv = nn.Conv2d(c_in, c_out * (4 if kind == "shuffle" else 1), 3, padding=1)
+            self.conv = nn.Conv2d(c_in, c_out * (factor**2 if kind == "shuffle" else 1), 3, padding=1)
         if kind == "shuffle":
-            icnr_(self.conv.weight)
+            icnr_(self.conv.weight, factor)
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Enlarge ``(B, c_in, h, w)`` to ``(B, c_out, 2h, 2w)``."""
+        """Enlarge ``(B, c_in, h, w)`` to ``(B, c_out, factor * h, factor * w)``."""
         if self.kind == "shuffle":
-            return F.pixel_shuffle(self.conv(x), 2)  # (B, c_out, 2h, 2w)
+            return F.pixel_shuffle(self.conv(x), self.factor)  # (B, c_out, factor * h, factor * w)
         if self.kind == "bilinear":
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)  # (B, c_in, 2h, 2w)
         return self.conv(x)  # (B, c_out, 2h, 2w)
@@ -64,23 +67,22 @@ class ResBlock(nn.Module):
 class Decoder(nn.Module):
     """Enlarges a code step by step to four planes: red, green, blue and mask, before their sigmoid.
 
-    Channels double with every step away from full size, from ``width`` at the last step. With "shuffle" the last
-    step is the head itself, so nothing wider than the four planes exists at full size.
+    Channels double with every step towards the code, from ``width`` at the last step. With "shuffle" the head
+    draws blocks of 4 x 4 pixels at a quarter of the size: the costly convolutions at full and half size fall away, and
+    its 64 outputs a block hold as much detail as the pixels do.
     """
 
     def __init__(self, kind: str, latent_channels: int, doublings: int, width: int, blocks: int, dropout: float):
         super().__init__()
-        inner = doublings - 1 if kind == "shuffle" else doublings
-        widths = [width * 2**i for i in reversed(range(inner))]
-        ups: list[nn.Module] = []
+        steps = doublings - 2 if kind == "shuffle" else doublings
+        widths = [width * 2**i for i in reversed(range(steps))]
+        ups: list[nn.Module] = [ResBlock(latent_channels) for _ in range(blocks)]
         for i, (c_in, c_out) in enumerate(zip([latent_channels, *widths], widths)):
             ups += [Upsample(kind, c_in, c_out), nn.LeakyReLU(0.1)]
-            if i == 0:
-                ups += [ResBlock(c_out) for _ in range(blocks)]
-                ups += [nn.Dropout2d(dropout)] if dropout else []
+            ups += [nn.Dropout2d(dropout)] if dropout and i == 0 else []
         self.ups = nn.Sequential(*ups)
         last = widths[-1] if widths else latent_channels
-        self.head = Upsample("shuffle", last, 4) if kind == "shuffle" else nn.Conv2d(last, 4, 1)
+        self.head = Upsample("shuffle", last, 4, factor=4) if kind == "shuffle" else nn.Conv2d(last, 4, 1)
         with torch.no_grad():
             self.head_conv.weight.mul_(0.3)  # start near mid-grey, where the sigmoid is steep
             self.head_conv.bias.zero_()
@@ -92,7 +94,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Decode ``(B, latent, h, w)`` as ``(B, 4, h * 2^doublings, w * 2^doublings)``."""
-        x = self.ups(z)  # (B, width, S/2, S/2) for "shuffle", (B, width, S, S) otherwise
+        x = self.ups(z)  # (B, width, S/4, S/4) for "shuffle", (B, width, S, S) otherwise
         return self.head(x)  # (B, 4, S, S)
 
 

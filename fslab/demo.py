@@ -13,8 +13,10 @@ from fslab.model import PRESETS
 from fslab.provenance import Manifest, save_marked_image
 from fslab.samples import sample_path
 from fslab.stages import evaluate, extract, swap, train, verify
-from fslab.storage import prepare_output, sha256_file
+from fslab.storage import prepare_folder, write_json
 from fslab.viz import moments_sheet
+
+MARKER = "demo.json"  # tells a demo's folder from one with somebody's own work
 
 
 def run_demo(out: Path, budget: str, overwrite: bool) -> int:
@@ -29,7 +31,9 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
         The exit code of `verify` on the result: 0.
     """
     started = time.monotonic()
-    prepare_output(out, overwrite)
+    prepare_folder(out, overwrite, MARKER)
+    out.mkdir(exist_ok=True)
+    write_json(out / MARKER, {"made_by": "fslab demo", "budget": budget})
     model, config = PRESETS["tiny"]
     folders = []
     for name in ("ada", "dan"):
@@ -49,7 +53,7 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
     with console.stage("contact sheet"):
         about = {
             "id": run.folder.name,
-            "sha256": sha256_file(run_dir / "model.safetensors"),
+            "sha256": run.weights_sha256,
             "identities": run.identities,
         }
         clips = [target, result, truth]

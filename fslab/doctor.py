@@ -88,6 +88,7 @@ def check_weights() -> Check:
 
 def check_forward(device: str = "auto") -> Check:
     """One real pass: find a face in the packaged footage, align it, run it through a `tiny` model."""
+    from fslab.extract import ExtractConfig
     from fslab.faces import Detector, FaceMesh
     from fslab.geometry import align_matrix, crop_from_frame
     from fslab.media import read_frames
@@ -103,7 +104,7 @@ def check_forward(device: str = "auto") -> Check:
         )
     face = FaceMesh().fit(frame, faces[0])
     config = PRESETS["tiny"][0]
-    crop = crop_from_frame(frame, align_matrix(face.landmarks, config.size, 0.58), config.size)
+    crop = crop_from_frame(frame, align_matrix(face.landmarks, config.size, ExtractConfig().coverage), config.size)
     chosen = choose_device(device)
     model = SwapAutoencoder(config, ["a", "b"]).to(chosen).eval()
     with torch.inference_mode():

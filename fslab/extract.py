@@ -12,14 +12,14 @@ from typing_extensions import Doc
 
 from fslab.consent import Consent, require_consent
 from fslab.embedder import SAME_PERSON, SAME_PERSON_MEANS, Embedder
-from fslab.errors import NoFaceFound
+from fslab.errors import NoFaceFound, OutputError
 from fslab.faces import find_faces
 from fslab.faceset import FaceRecord, FaceSet
 from fslab.geometry import align_matrix, crop_from_frame
 from fslab.media import RgbFrame, count_footage, encode_image, read_footage, read_image
 from fslab.mesh import estimate_pose, expression
 from fslab.pipeline import prefetch
-from fslab.storage import atomic_dir, prepare_output, sha256_file, write_json, write_json_lines
+from fslab.storage import atomic_dir, prepare_folder, sha256_file, write_json, write_json_lines
 from fslab.tracking import FrameFaces, TrackConfig, TrackedFace, group_people, smooth, track
 
 
@@ -28,11 +28,11 @@ class ExtractConfig:
     """How faces are cut and which are kept."""
 
     size: Annotated[int, Doc("side of the stored crops, pixels")] = 256
-    coverage: Annotated[float, Doc("share of the crop's side that the face template spans, 0 to 1")] = 0.58
+    coverage: Annotated[float, Doc("share of the crop's side that the face template spans, 0 to 1")] = 0.64
     quality: Annotated[int, Doc("JPEG quality of the stored crops, 1 to 100")] = 95
     smooth: Annotated[int, Doc("landmarks are averaged over this many frames before and after, 0 = off")] = 3
     embed_every: Annotated[int, Doc("an identity embedding is taken of every n-th face of a track")] = 12
-    min_face: Annotated[float, Doc("faces with a smaller eye distance are dropped, pixels")] = 16.0
+    min_eyes: Annotated[float, Doc("faces with a smaller eye distance are dropped, pixels")] = 16.0
     min_sharpness: Annotated[float, Doc("faces below this share of the person's median sharpness are dropped")] = 0.3
     min_difference: Annotated[float, Doc("a face that differs less from the last kept one is dropped, grey levels")] = (
         0.6
@@ -173,13 +173,12 @@ def embed_photo(path: Path) -> np.ndarray:
     return Embedder().embed(frame, faces[:1])[0]
 
 
-def _choose(records: list[FaceRecord], example: Path | None) -> tuple[int, str]:
-    """Return the person to keep and why."""
+def _choose(records: list[FaceRecord], example: Path | None, wanted: np.ndarray | None) -> tuple[int, str]:
+    """Return the person to keep and why; ``wanted`` is the example's embedding."""
     people = sorted({r.person for r in records})
-    if example is None:
+    if wanted is None:
         count = sum(r.person == 0 for r in records)
         return 0, f"the most frequent of {len(people)} ({count} of {len(records)} faces)"
-    wanted = embed_photo(example)
     distances = {}
     for person in people:
         vectors = [r.embedding for r in records if r.person == person and r.embedding is not None]
@@ -220,7 +219,7 @@ def judge(
         why = ""
         if record.person != person:
             why = f"another person ({record.person})"
-        elif eyes < config.min_face:
+        elif eyes < config.min_eyes:
             why = f"tiny: eye distance {eyes:.0f} px"
         elif abs(record.pose[0]) > config.max_yaw:
             why = f"turned away: yaw {record.pose[0]:.0f} degrees"
@@ -260,7 +259,12 @@ def extract_faces(
     """
     config = config or ExtractConfig()
     require_consent(consent, consent.person, "training")
-    out, footage = prepare_output(out, overwrite), Path(footage)
+    footage, wanted = Path(footage), None
+    if footage.resolve().is_relative_to(Path(out).resolve()):
+        raise OutputError("a face set folder apart from the footage", f"'{out}' holds it", "choose another folder")
+    out = prepare_folder(out, overwrite, "faceset.json")
+    if config.example is not None:
+        wanted = embed_photo(config.example)  # before the long part, so that a bad picture costs no time
     total = count_footage(footage)
     with atomic_dir(out) as part:
         (part / "crops").mkdir()
@@ -279,7 +283,7 @@ def extract_faces(
             )
         person_of = _people(collector, config.same_person)
         records = [replace(r, person=person_of[r.track]) for r in collector.records]
-        chosen, reason = _choose(records, config.example)
+        chosen, reason = _choose(records, config.example, wanted)
         records = judge(records, collector.thumbnails, chosen, config)
         names = sorted({r.source for r in records})
         sources = {n: sha256_file(footage if footage.is_file() else footage / n) for n in names}

@@ -3,6 +3,7 @@
 Folder: ``faceset.json`` (identity, consent, source, settings), ``faces.jsonl`` (one row a face), ``crops/NNNNNN.jpg``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -97,11 +98,15 @@ class FaceSet:
             raise FaceSetError(f"embedded faces in '{self.folder}'", "none", "extract it again")
         return np.mean(vectors, axis=0)
 
-    def crops(self, size: int | None = None) -> np.ndarray:
-        """Return the kept crops, ``(N, size, size, 3)`` uint8 RGB."""
-        size = size or self.size
-        stack = np.empty((len(self.kept), size, size, 3), np.uint8)
-        for i, record in enumerate(self.kept):
+    def crops(self, size: int | None = None, records: Sequence[FaceRecord] | None = None) -> np.ndarray:
+        """Return the crops of ``records`` (default: all that are kept), ``(N, size, size, 3)`` uint8 RGB.
+
+        Raises:
+            FaceSetError: if a crop is missing or damaged.
+        """
+        size, records = size or self.size, self.kept if records is None else records
+        stack = np.empty((len(records), size, size, 3), np.uint8)
+        for i, record in enumerate(records):
             try:
                 crop = decode_image((self.folder / "crops" / record.crop).read_bytes())
             except (OSError, ValueError) as reason:
@@ -142,3 +147,14 @@ class FaceSet:
         """Return ``faceset.json`` as a dict."""
         names = ("identity", "size", "coverage", "sources", "settings")
         return {"schema": SCHEMA, **{n: getattr(self, n) for n in names}, "consent": self.consent.to_dict()}
+
+
+def check_people(facesets: Sequence[FaceSet]) -> None:
+    """Check that face sets can be trained on together; raises FaceSetError if not."""
+    names = [f.identity for f in facesets]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise FaceSetError("face sets of two or more people", " and ".join(names) or "none", "name one folder a person")
+    coverages = {f.coverage for f in facesets}
+    if len(coverages) > 1:
+        found = ", ".join(f"{f.identity} {f.coverage}" for f in facesets)
+        raise FaceSetError("face sets of one coverage", found, "extract them again with the same --coverage")

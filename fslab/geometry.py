@@ -127,7 +127,7 @@ def shrink_factor(matrix: np.ndarray) -> int:
     return 2 ** max(int(np.floor(np.log2(1 / max(matrix_scale(matrix), 1e-6)))), 0)
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int], smooth: bool = False) -> np.ndarray:
     """Resample ``image`` through ``matrix``; outside the image its border is repeated.
 
     Shrinking by more than two is done in two steps, an area average first, so that fine texture does not alias.
@@ -136,6 +136,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> 
         image: ``(H, W)`` or ``(H, W, C)``, uint8 or float32.
         matrix: ``(2, 3)`` image -> result, pixels.
         size: side of the square result, or its (height, width).
+        smooth: interpolate with cubics, which suits enlarging, instead of straight lines.
 
     Returns:
         ``(size, size[, C])`` of the input's type.
@@ -147,9 +148,9 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> 
         fx, fy = image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]
         up = np.array([[fx, 0, (fx - 1) / 2], [0, fy, (fy - 1) / 2], [0, 0, 1]])  # small -> image, pixel centres
         image, matrix = small, np.asarray(matrix, np.float64) @ up
-    return cv2.warpAffine(
-        image, np.asarray(matrix, np.float64), (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    how = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
+    matrix = np.asarray(matrix, np.float64)
+    return cv2.warpAffine(image, matrix, (width, height), flags=how, borderMode=cv2.BORDER_REPLICATE)
 
 
 def crop_from_frame(frame: "Frame", matrix: np.ndarray, size: int) -> np.ndarray:

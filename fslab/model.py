@@ -17,14 +17,14 @@ from fslab.schedule import TrainConfig
 class ModelConfig:
     """The network's shape."""
 
-    size: Annotated[int, Doc("side of the pictures, pixels")] = 64
+    size: Annotated[int, Doc("side of the pictures, pixels")] = 96
     encoder: Annotated[str, Doc("small, fakeapp, or timm:NAME for a timm backbone")] = "small"
     pretrained: Annotated[bool, Doc("start a timm backbone from its pretrained weights")] = True
-    width: Annotated[int, Doc("channels at the decoder's last step; they double towards the code")] = 32
+    width: Annotated[int, Doc("channels at the decoder's last step; they double towards the code")] = 64
     latent_channels: Annotated[int, Doc("channels of the code")] = 128
     decoder: Annotated[Literal["shuffle", "bilinear", "transpose"], Doc("how the decoder enlarges")] = "shuffle"
-    blocks: Annotated[int, Doc("residual blocks after the decoder's first step")] = 1
-    mask: Annotated[bool, Doc("let the decoder draw the face's mask too")] = True
+    blocks: Annotated[int, Doc("residual blocks before the decoder's first step")] = 1
+    draw_mask: Annotated[bool, Doc("let the decoder draw the face's mask too")] = True
     dropout: Annotated[float, Doc("share of the channels dropped after the decoder's first step, 0 to 1")] = 0.0
     value_range: Annotated[Literal["0..1", "-1..1"], Doc("range of the pixel values inside the network")] = "-1..1"
 
@@ -97,7 +97,7 @@ class SwapAutoencoder(nn.Module):
         planes = self.decoders[self.identities.index(identity)](z).float()  # (B, 4, S, S)
         rgb, mask = planes[:, :3], planes[:, 3:].sigmoid()  # (B, 3, S, S), (B, 1, S, S)
         rgb = (rgb.tanh() + 1) / 2 if self.config.value_range == "-1..1" else rgb.sigmoid()
-        return rgb, mask if self.config.mask else torch.ones_like(mask)
+        return rgb, mask if self.config.draw_mask else torch.ones_like(mask)
 
     def forward(self, x: torch.Tensor, identity: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Swap: encode ``(B, 3, S, S)`` and decode it as ``identity``; see `decode`."""
@@ -110,9 +110,9 @@ _CLASSIC_LOSS = LossConfig(l1=1.0, dssim=0.0, gradient=0.0)
 # `fakeapp` is the classic network for lessons.
 PRESETS: dict[str, tuple[ModelConfig, TrainConfig]] = {
     "tiny": (ModelConfig(), TrainConfig()),
-    "small": (ModelConfig(size=128, width=48, blocks=2), TrainConfig(budget="1h", batch=16, lr=1e-3)),
+    "small": (ModelConfig(size=128, width=96, blocks=2), TrainConfig(budget="1h", batch=16, lr=1e-3)),
     "full": (
-        ModelConfig(size=256, width=48, latent_channels=256, blocks=2),
+        ModelConfig(size=256, width=96, latent_channels=256, blocks=2),
         TrainConfig(budget="8h", batch=16, lr=3e-4, ema=0.999, precision="bf16", save_every=300.0),
     ),
     "fakeapp": (

@@ -5,6 +5,7 @@
 ``log.jsonl`` (one row about every second), ``previews/``.
 """
 
+import hashlib
 import json
 import logging
 import math
@@ -21,10 +22,11 @@ import fslab
 from fslab.consent import Consent
 from fslab.dataset import DataConfig
 from fslab.errors import ConsentError, RunError
+from fslab.faceset import FaceSet
 from fslab.losses import LossConfig
 from fslab.model import ModelConfig, SwapAutoencoder
 from fslab.schedule import TrainConfig
-from fslab.storage import atomic_path, explained, read_json, write_json, write_json_lines
+from fslab.storage import atomic_path, explained, read_json, sha256_file, write_json, write_json_lines
 
 SCHEMA = 1
 log = logging.getLogger(__name__)
@@ -70,6 +72,11 @@ class Run:
             "facesets": self.facesets,
             "embeddings": {name: [round(float(v), 5) for v in e] for name, e in self.embeddings.items()},
         }
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the averaged weights in memory; equals that of ``model.safetensors`` once they are saved."""
+        return hashlib.sha256(_pack(self.model.state_dict(), {})).hexdigest()
 
     def save(self, folder: Path | None = None) -> None:
         """Write the averaged weights and ``config.json`` to ``folder`` (default: the run's own)."""
@@ -158,6 +165,11 @@ def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
         return {k.removeprefix("ema/"): v for k, v in tensors.items() if k.startswith("ema/")}
 
 
+def _pack(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    """Return tensors as the bytes of a ``.safetensors`` file."""
+    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+
+
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], previous: str = "") -> None:
     """Write tensors atomically: the new file is read back and compared before it takes the place of the old one.
 
@@ -174,7 +186,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise RunError("finite weights", f"'{name}' is not finite", "train on from the last checkpoint")
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    data = _pack(tensors, metadata)
     with atomic_path(path) as part:
         part.write_bytes(data)
         if part.read_bytes() != data:
@@ -223,7 +235,7 @@ def unpack_state(
     try:
         for name, network in networks.items():
             found = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
-            if found:
+            if found or name in ("model", "ema"):  # a critic may be new, these never are
                 network.load_state_dict(found)
         for name, optimizer in optimizers.items():
             groups = optimizer.state_dict()["param_groups"]
@@ -294,3 +306,12 @@ def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def describe_faceset(faceset: FaceSet) -> dict:
+    """Return what a run remembers of a face set: faces, sources with their hashes, and the hash of its records."""
+    return {
+        "faces": len(faceset.kept),
+        "sources": faceset.sources,
+        "sha256": sha256_file(faceset.folder / "faces.jsonl"),
+    }

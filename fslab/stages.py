@@ -12,7 +12,7 @@ from fslab.coverage import PITCH_EDGES, YAW_EDGES, Coverage, summarise
 from fslab.evaluate import METRICS, EvalReport, evaluate_videos
 from fslab.extract import ExtractConfig, extract_faces
 from fslab.faceset import FaceSet
-from fslab.media import RgbFrame, is_video, read_image, write_image
+from fslab.media import is_image, write_image
 from fslab.model import ModelConfig
 from fslab.preview import preview_rows
 from fslab.provenance import Manifest, save_marked_image
@@ -20,8 +20,8 @@ from fslab.provenance import verify as verify_file
 from fslab.report import write_report
 from fslab.run import Run
 from fslab.storage import prepare_output
-from fslab.swap import Swapper, choose_replaced, swap_frame, swap_manifest
-from fslab.train import TrainConfig, TrainHooks
+from fslab.swap import Swapper, swap_image
+from fslab.train import TrainConfig, TrainHooks, choose_device
 from fslab.train import train as train_run
 from fslab.video import swap_video
 from fslab.viz import coverage_card, image_grid
@@ -76,26 +76,23 @@ def save_preview(run: Run, path: Path, facesets: list[FaceSet]) -> None:
     """Write the preview grid of a run, as it is now; it shows swaps, so it is marked as one."""
     rows = preview_rows(run, facesets)
     picture = image_grid(list(rows.values()), row_labels=list(rows), foot="")
-    about = {"id": run.folder.name, "sha256": "", "identities": list(run.identities)}  # weights still change
+    about = {"id": run.folder.name, "sha256": "", "identities": list(run.identities)}  # the weights still change
     manifest = Manifest.new("training preview", [], about, run.consents.values(), {"step": run.step})
     save_marked_image(path, picture, manifest)
 
 
 def swap(command: "cli.Swap") -> None:
     """Swap a video or a picture and print what was done."""
-    run = Run.load(command.run_dir)
+    run = Run.load(command.run_dir, choose_device(command.device))
     output = prepare_output(command.output, command.overwrite)
     swapper = Swapper(run, command.identity, command.config)
-    if is_video(command.target):
-        with console.stage(f"swap {command.target.name}") as progress:
-            done = swap_video(swapper, command.target, output, command.replace, command.video, progress)
-        console.say(f"  {done.n_swapped} of {done.n_frames} frames: {done.replaced} as {command.identity}; {output}")
+    if is_image(command.target):
+        n_faces = swap_image(swapper, command.target, output, command.replace)
+        console.say(f"  {n_faces} face(s) as {command.identity}; {output}")
         return
-    frame = RgbFrame(read_image(command.target))
-    n = swap_frame(swapper, frame, command.replace)
-    person = choose_replaced(run, command.identity, command.replace)
-    save_marked_image(output, frame.rgb(), swap_manifest(swapper, person, command.target).with_frames(1, 1))
-    console.say(f"  {n} face(s): {person} as {command.identity}; {output}")
+    with console.stage(f"swap {command.target.name}") as progress:
+        done = swap_video(swapper, command.target, output, command.replace, command.video, progress)
+    console.say(f"  {done.n_swapped} of {done.n_frames} frames: {done.replaced} as {command.identity}; {output}")
 
 
 def evaluate(command: "cli.Evaluate") -> EvalReport:

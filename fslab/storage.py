@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -53,6 +54,29 @@ def prepare_output(path: Path, overwrite: bool) -> Path:
     return path
 
 
+def prepare_folder(path: Path, overwrite: bool, marker: str) -> Path:
+    """Check that a folder may be made, or made anew, at ``path``: as `prepare_output`, but never over other files.
+
+    Args:
+        path: the folder to make.
+        overwrite: whether an earlier one may be replaced.
+        marker: file that every folder of this kind holds; a folder without it is not replaced, empty ones apart.
+
+    Raises:
+        OutputError: if something else stands there, or ``overwrite`` is false.
+    """
+    path = Path(path)
+    is_other = path.exists() and not (path.is_dir() and ((path / marker).is_file() or not any(path.iterdir())))
+    if is_other and overwrite:
+        raise OutputError(f"a new folder, or one with '{marker}'", f"'{path}' with other files", "choose another name")
+    return prepare_output(path, overwrite)
+
+
+def _part_of(path: Path) -> Path:
+    """Return a temporary sibling's name: with the suffix kept, and never that of another process, thread or attempt."""
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` that takes its place when the block ends without an error.
@@ -60,7 +84,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The temporary file keeps the suffix, is flushed to disk before the rename, and is removed on an error.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = _part_of(path)
     try:
         with explained(path):
             yield part
@@ -81,12 +105,16 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     path = Path(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = _part_of(path)
         part.mkdir()  # not mkdtemp, which makes folders that only their owner can read
-    old = part.with_suffix(".old")
+    old = part.with_name(f"{part.name}.old")
     try:
         with explained(path):
             yield part
+            for file in part.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb+") as opened:
+                        os.fsync(opened.fileno())
             if path.exists():
                 os.replace(path, old)
             os.replace(part, path)

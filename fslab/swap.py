@@ -11,16 +11,15 @@ import torch
 from typing_extensions import Doc
 
 from fslab.blend import ColourShift, apply_colour, colour_shift, outline_mask, paste, sharpen
-from fslab.consent import require_consent
+from fslab.consent import Consent, require_consent
 from fslab.embedder import SAME_PERSON_MEANS, Embedder
-from fslab.errors import NoFaceFound, RunError
+from fslab.errors import NoFaceFound, OutputError, RunError
 from fslab.faces import Face, find_faces
 from fslab.geometry import align_matrix, crop_from_frame, transform_points
-from fslab.media import Frame
+from fslab.media import Frame, RgbFrame, read_image
 from fslab.mesh import face_region
-from fslab.provenance import Manifest
+from fslab.provenance import Manifest, save_marked_image
 from fslab.run import Run
-from fslab.storage import sha256_file
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,7 @@ class SwappedFace:
 
 
 class Swapper:
-    """A trained run with the person whose face is put in.
-
-    One instance serves one thread at a time.
-    """
+    """A trained run with the person whose face is put in. One thread may `convert` while another runs `blend`."""
 
     def __init__(self, run: Run, identity: str, config: SwapConfig | None = None):
         """Prepare ``run`` to draw ``identity``.
@@ -160,16 +156,20 @@ def choose_replaced(run: Run, identity: str, replace: str | None) -> str:
     raise RunError(f"--replace to name one of {', '.join(others)}", found, "choose one of them")
 
 
+def require_swap_consents(run: Run) -> list[Consent]:
+    """Return everybody's consent; raises ConsentError unless each person of the run agreed to swapping."""
+    return [require_consent(run.consents.get(name), name, "swapping") for name in run.identities]
+
+
 def swap_manifest(swapper: Swapper, replaced: str, target: Path) -> Manifest:
     """Check everybody's consent to swapping and describe the swap that is about to be made.
 
     Raises:
-        ConsentError: without a valid consent of the identity and of the person replaced.
+        ConsentError: without a valid consent of everybody in the run.
     """
-    run, people = swapper.run, (swapper.identity, replaced)
-    consents = [require_consent(run.consents.get(name), name, "swapping") for name in people]
-    weights = run.folder / "model.safetensors"
-    about = {"id": run.folder.name, "sha256": sha256_file(weights), "identities": list(run.identities)}
+    run = swapper.run
+    consents = require_swap_consents(run)
+    about = {"id": run.folder.name, "sha256": run.weights_sha256, "identities": list(run.identities)}
     settings = {"identity": swapper.identity, "replaced": replaced, "step": run.step, "swap": swapper.config}
     return Manifest.new("swap", [target], about, consents, settings)
 
@@ -192,9 +192,11 @@ def swap_frame(swapper: Swapper, frame: Frame, replace: str | None = None) -> in
         How many faces were swapped.
 
     Raises:
+        ConsentError: without a valid consent of everybody in the run.
         NoFaceFound: if the frame shows no face, or not the person to replace.
     """
     person = choose_replaced(swapper.run, swapper.identity, replace)
+    require_swap_consents(swapper.run)
     faces = find_faces(frame)
     if not faces:
         raise NoFaceFound("a face in the picture", "none", "use a larger or clearer picture")
@@ -210,3 +212,34 @@ def swap_frame(swapper: Swapper, frame: Frame, replace: str | None = None) -> in
     for face in swapper.convert([swapper.align(frame, f) for f in chosen]):
         swapper.blend(frame, face)
     return len(chosen)
+
+
+def check_target(source: Path, output: Path) -> None:
+    """Refuse to write a swap over the footage it is made from; raises OutputError."""
+    if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+        raise OutputError("an output other than the target", f"'{output}' for both", "choose another name")
+
+
+def swap_image(swapper: Swapper, source: Path, output: Path, replace: str | None = None) -> int:
+    """Swap a picture file and write the marked result.
+
+    Args:
+        swapper: the run and the identity to put in.
+        source: the target picture.
+        output: a .png, .jpg or .webp path; an existing file is replaced.
+        replace: who is replaced; None takes the run's other person.
+
+    Returns:
+        How many faces were swapped.
+
+    Raises:
+        ConsentError: without a valid consent of everybody in the run.
+        NoFaceFound: if the picture shows no face, or not the person to replace.
+    """
+    check_target(source, output)
+    person = choose_replaced(swapper.run, swapper.identity, replace)
+    manifest = swap_manifest(swapper, person, source)
+    frame = RgbFrame(read_image(source))
+    n_faces = swap_frame(swapper, frame, replace)
+    save_marked_image(output, frame.rgb(), manifest.with_frames(1, 1))
+    return n_faces

@@ -12,8 +12,8 @@ import torch
 
 from fslab.consent import require_consent
 from fslab.dataset import Batch, FaceDataset
-from fslab.errors import FaceSetError, RunError
-from fslab.faceset import FaceSet
+from fslab.errors import RunError
+from fslab.faceset import FaceSet, check_people
 from fslab.losses import (
     PatchCritic,
     PerceptualLoss,
@@ -26,12 +26,24 @@ from fslab.losses import (
     weighted_mean,
 )
 from fslab.model import ModelConfig, SwapAutoencoder
-from fslab.run import Run, append_log, is_run, load_state, pack_state, read_head, save_state, trim_log, unpack_state
+from fslab.run import (
+    Run,
+    append_log,
+    describe_faceset,
+    is_run,
+    load_state,
+    pack_state,
+    read_head,
+    save_state,
+    trim_log,
+    unpack_state,
+)  # fmt: skip
 from fslab.schedule import Clock, TrainConfig, choose_device, ema_decay, learning_rate, stop_on_signals, warp_strength
-from fslab.storage import atomic_dir, sha256_file
+from fslab.storage import atomic_dir
 
 BAD_STEPS = 5  # so many steps without finite gradients in a row, and training goes back to its checkpoint
 ROLLBACKS = 4  # so many returns to the checkpoint, and training gives up
+FIX_STATE = "restore it from a copy or train again into a new folder"
 HELD_OUT_FACES = 16  # faces of each person that the held-out score is measured on
 log = logging.getLogger(__name__)
 
@@ -95,8 +107,8 @@ def train(
     model_config, config = model_config or ModelConfig(), train_config or TrainConfig()
     for faceset in facesets:
         require_consent(faceset.consent, faceset.identity, "training")
-    _check_people(facesets)
-    facesets = _check_folder(Path(run_dir), facesets, model_config)
+    check_people(facesets)
+    facesets = _check_folder(Path(run_dir), facesets, model_config, config)
     device = choose_device(config.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), stop_on_signals() as stop:
         torch.manual_seed(config.seed)
@@ -104,17 +116,9 @@ def train(
         return trainer.loop(hooks or TrainHooks(), stop)
 
 
-def _check_people(facesets: list[FaceSet]) -> None:
-    names = [f.identity for f in facesets]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise FaceSetError("face sets of two or more people", " and ".join(names) or "none", "name one folder a person")
-    coverages = {f.coverage for f in facesets}
-    if len(coverages) > 1:
-        found = ", ".join(f"{f.identity} {f.coverage}" for f in facesets)
-        raise FaceSetError("face sets of one coverage", found, "extract them again with the same --coverage")
-
-
-def _check_folder(folder: Path, facesets: list[FaceSet], model_config: ModelConfig) -> list[FaceSet]:
+def _check_folder(
+    folder: Path, facesets: list[FaceSet], model_config: ModelConfig, config: TrainConfig
+) -> list[FaceSet]:
     """Refuse a folder that this training must not write to; return the face sets in the order of the run in it."""
     if not is_run(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -127,7 +131,9 @@ def _check_folder(folder: Path, facesets: list[FaceSet], model_config: ModelConf
         raise RunError(f"the people of the run in '{folder}' ({known})", " and ".join(by_name), fix)
     if head.get("coverage") != facesets[0].coverage:
         raise RunError(f"{what} (coverage {head.get('coverage')})", f"coverage {facesets[0].coverage}", fix)
+    split = {k: asdict(config.data)[k] for k in ("held_out", "gap")}  # else held-out faces would be trained on
     then, now = head.get("model", {}), asdict(model_config)
+    then, now = then | {k: head.get("train", {}).get("data", {}).get(k) for k in split}, now | split
     differs = [k for k in now if now[k] != then.get(k)]
     if differs:
         wanted = ", ".join(f"{k} {then.get(k)}" for k in differs)
@@ -163,8 +169,10 @@ class Trainer:
             coverage=facesets[0].coverage,
             embeddings={f.identity: f.embedding() for f in facesets},
             consents={f.identity: f.consent for f in facesets},
-            facesets={f.identity: _describe(f) for f in facesets},
-            encoder_weights=read_head(folder)["encoder_weights"] if goes_on else self.model.encoder_weights,
+            facesets={f.identity: describe_faceset(f) for f in facesets},
+            encoder_weights=read_head(folder).get("encoder_weights", "random")
+            if goes_on
+            else self.model.encoder_weights,
         )
         self.networks, self.optimizers = {"model": self.model, "ema": self.ema}, {"optimizer": self._make_optimizer()}
         self._add_critics()
@@ -266,7 +274,7 @@ class Trainer:
         """Return one person's loss."""
         weights = self.config.losses
         loss = image_loss(rgb, batch.target, batch.weight, weights)
-        if weights.mask and self.run.model_config.mask:
+        if weights.mask and self.run.model_config.draw_mask:
             loss = loss + weights.mask * mask_loss(mask, batch.mask)
         if self.perceptual:
             loss = loss + weights.perceptual * self.perceptual(rgb, batch.target, batch.weight)
@@ -352,15 +360,22 @@ class Trainer:
         """Go on where the run in the folder stopped: networks, counters, randomness, log."""
         run = self.run
         tensors, counters = load_state(run.folder)
+        then = read_head(run.folder).get("facesets", {})
         unpack_state(tensors, self.networks, self.optimizers)
-        run.step, run.seconds = int(counters["step"]), float(counters["seconds"])
-        self.rate, self.bad = float(counters["rate"]), tensors["bad"].to(self.device)
-        torch.set_rng_state(tensors["random/torch"])
-        if counters["device"] == self.device.type:
-            self.generator.set_state(tensors["random/data"])
-        else:
-            self.generator.manual_seed(self.config.seed + run.step)
+        try:
+            run.step, run.seconds = int(counters["step"]), float(counters["seconds"])
+            self.rate, self.bad = float(counters["rate"]), tensors["bad"].to(self.device)
+            torch.set_rng_state(tensors["random/torch"])
+            if counters["device"] == self.device.type:
+                self.generator.set_state(tensors["random/data"])
+            else:
+                self.generator.manual_seed(self.config.seed + run.step)
+        except (KeyError, ValueError, RuntimeError) as reason:
+            raise RunError(f"a training state in '{run.folder}'", "another file's contents", FIX_STATE) from reason
         trim_log(run.folder, run.step)
+        changed = [name for name, now in run.facesets.items() if then.get(name, {}).get("sha256") != now["sha256"]]
+        if changed:
+            self._append({"event": f"going on with other faces of {' and '.join(changed)}"})
 
     def _roll_back(self) -> None:
         """Return to the checkpoint's weights with half the learning rate, and say so in the log."""
@@ -377,12 +392,3 @@ class Trainer:
         )
         log.warning("step %d: %s", self.run.step, event)
         self._append({"event": event})
-
-
-def _describe(faceset: FaceSet) -> dict:
-    """Return what a run remembers of a face set: faces, sources with their hashes, and the hash of its records."""
-    return {
-        "faces": len(faceset.kept),
-        "sources": faceset.sources,
-        "sha256": sha256_file(faceset.folder / "faces.jsonl"),
-    }

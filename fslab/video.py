@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from fslab.media import VideoOptions, probe, read_frames
 from fslab.pipeline import in_batches, prefetch
 from fslab.provenance import open_marked_video
 from fslab.run import Run
-from fslab.swap import SwappedFace, Swapper, choose_replaced, is_person, swap_manifest
+from fslab.swap import SwappedFace, Swapper, check_target, choose_replaced, is_person, swap_manifest
 from fslab.tracking import FrameFaces, TrackConfig, TrackedFace, smooth, track
 
 
@@ -143,24 +144,37 @@ def swap_video(
         NoFaceFound: if the person to replace never appears; nothing is written then.
     """
     config = config or VideoConfig()
+    check_target(source, output)
     person = choose_replaced(swapper.run, swapper.identity, replace)
     manifest = swap_manifest(swapper, person, source)
     total = probe(source).n_frames
     chooser = PersonChooser(swapper.run, person, swapper.config.same_person, config)
 
-    followed = prefetch(track(prefetch(read_frames(source), 8), config.track), 4)
-    chosen = chooser.choose(smooth(followed, config.smooth) if config.smooth else followed)
-    drawn = prefetch(convert(swapper, prefetch(chosen, 4), config.batch), config.batch)
     done = swapped = 0
-    with open_marked_video(output, source, config.encode, manifest) as writer:
-        for faces, changed in blend_frames(swapper, drawn):
+    with ExitStack() as stages, open_marked_video(output, source, config.encode, manifest) as writer:
+
+        def stage(items: Iterable, depth: int) -> Iterator:
+            return stages.enter_context(closing(prefetch(items, depth)))  # ends with the block, whatever happens in it
+
+        followed = stage(track(stage(read_frames(source), 8), config.track), 4)
+        chosen = stage(chooser.choose(smooth(followed, config.smooth)), 4)
+        drawn = stage(convert(swapper, chosen, config.batch), config.batch)
+        for faces, changed in stage(blend_frames(swapper, drawn), 4):
             writer.write(faces.frame)
             done, swapped = done + 1, swapped + changed
             if on_progress:
                 on_progress(done, max(total, done))
         if not swapped:
-            seen = f"no face within {chooser.threshold} of it"
-            seen += f" (nearest {chooser.nearest:.2f})" if np.isfinite(chooser.nearest) else " (no face at all)"
-            raise NoFaceFound(f"{person} in '{Path(source).name}'", seen, "check the clip, --replace or --same-person")
+            raise _nobody(person, source, chooser)
         writer.manifest = writer.manifest.with_frames(done, swapped)
     return SwapSummary(done, swapped, person, chooser.nearest)
+
+
+def _nobody(person: str, source: Path, chooser: PersonChooser) -> NoFaceFound:
+    """Say why no face of a clip was swapped."""
+    found = "no face at all"
+    if np.isfinite(chooser.nearest):
+        found = f"nobody nearer than {chooser.nearest:.2f}, with {chooser.threshold} wanted"
+        if chooser.nearest < chooser.threshold:
+            found = f"faces as near as {chooser.nearest:.2f}, but nearer still to another person of the run"
+    return NoFaceFound(f"{person} in '{Path(source).name}'", found, "check the clip, --replace or --same-person")

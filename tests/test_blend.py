@@ -148,3 +148,11 @@ def test_a_face_at_the_edge_of_the_frame_is_pasted_without_wrapping():
     assert changed[:100, :100].any()
     assert not changed[150:].any()
     assert not changed[:, 150:].any()
+
+
+def test_a_large_crop_on_a_small_face_does_not_alias():
+    frame = RgbFrame(np.full((200, 200, 3), 128, np.uint8))
+    checker = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    matrix = align_matrix((LANDMARKS - [200, 190]) * 0.5 + 100, 256, 0.58)
+    blend.paste(frame, checker, blend.outline_mask(circle(256, 90), 256, 0.0, 0.05), matrix)
+    assert np.abs(frame.rgb().astype(int) - 128).max() <= 4

@@ -165,7 +165,7 @@ def test_sources_that_start_at_zero_again_keep_their_order(tmp_path):
 def test_a_face_set_is_read_at_the_resolution_that_training_needs(tmp_path):
     faceset = drawn_faceset(tmp_path / "ada", "ada", n=16, size=96)
     data = FaceDataset.from_faceset(FaceSet.load(faceset.folder), 48, DataConfig())
-    assert data._faces.shape[1:] == (5, 60, 60)  # 1.25 x 48
+    assert data._faces.shape[1:] == (5, 77, 77)  # 1.6 x 48
     assert data.held_out().target.shape[-1] == 48
     assert FaceDataset.from_faceset(faceset, 96, DataConfig())._faces.shape[-1] == 96  # never enlarged
 

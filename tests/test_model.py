@@ -75,7 +75,7 @@ def test_pictures_and_masks_are_of_full_size_and_in_range(size, value_range):
 
 
 def test_each_person_has_a_decoder_and_all_share_the_encoder():
-    model = SwapAutoencoder(ModelConfig(width=8, latent_channels=16), ["ada", "dan", "eve.2"]).eval()
+    model = SwapAutoencoder(ModelConfig(size=64, width=8, latent_channels=16), ["ada", "dan", "eve.2"]).eval()
     x = torch.rand(1, 3, 64, 64)
     z = model.encode(x)
     pictures = [model.decode(z, name)[0] for name in model.identities]
@@ -88,12 +88,12 @@ def test_each_person_has_a_decoder_and_all_share_the_encoder():
 
 
 def test_without_a_mask_channel_the_mask_is_one_everywhere():
-    model = SwapAutoencoder(ModelConfig(width=8, mask=False), ["ada"])
+    model = SwapAutoencoder(ModelConfig(size=64, width=8, draw_mask=False), ["ada"])
     assert float(model(torch.rand(1, 3, 64, 64), "ada")[1].min()) == 1
 
 
 def test_dropout_acts_in_training_only():
-    model = SwapAutoencoder(ModelConfig(width=8, dropout=0.5), ["ada"])
+    model = SwapAutoencoder(ModelConfig(size=64, width=8, dropout=0.5), ["ada"])
     x = torch.rand(1, 3, 64, 64)
     assert not torch.equal(model.train()(x, "ada")[0], model(x, "ada")[0])
     assert torch.equal(model.eval()(x, "ada")[0], model(x, "ada")[0])
@@ -135,6 +135,11 @@ def test_unfit_backbones_are_refused_in_one_sentence(name, message):
     with pytest.raises(ValueError, match=message) as error:
         probe_encoder(name, 80)
     assert "\n" not in str(error.value)
+
+
+def test_maps_with_channels_last_are_refused_and_not_misread():
+    with pytest.raises(ValueError, match=r"swin_tiny.*\(1, 56, 56, 96\), not \(B, 96, H, H\)"):
+        probe_encoder("swin_tiny_patch4_window7_224", 224)
 
 
 def test_mobilenet_uses_the_weights_that_ship_and_normalises_inside():
@@ -182,17 +187,17 @@ def test_a_model_says_where_its_encoder_came_from():
     config = ModelConfig(size=64, encoder=f"timm:{MOBILENET}", width=8)
     assert SwapAutoencoder(config, ["ada"]).encoder_weights == "packaged"
     assert SwapAutoencoder(replace(config, pretrained=False), ["ada"]).encoder_weights == "random"
-    assert SwapAutoencoder(ModelConfig(width=8), ["ada"]).encoder_weights == "random"
+    assert SwapAutoencoder(ModelConfig(size=64, width=8), ["ada"]).encoder_weights == "random"
 
 
 def test_pictures_of_another_size_and_unknown_people_are_refused():
-    model = SwapAutoencoder(ModelConfig(width=8), ["ada", "dan"])
+    model = SwapAutoencoder(ModelConfig(size=64, width=8), ["ada", "dan"])
     with pytest.raises(ValueError, match="64, 64"):
         model(torch.rand(1, 3, 80, 80), "ada")
     with pytest.raises(ValueError, match="eve"):
         model(torch.rand(1, 3, 64, 64), "eve")
     with pytest.raises(ValueError, match="distinct"):
-        SwapAutoencoder(ModelConfig(width=8), ["ada", "ada"])
+        SwapAutoencoder(ModelConfig(size=64, width=8), ["ada", "ada"])
 
 
 @pytest.mark.parametrize("change", [{"size": 70}, {"size": 16}, {"encoder": "resnet18"}, {"width": 0}, {"dropout": 1}])
@@ -210,7 +215,7 @@ def test_a_stride_that_is_no_power_of_two_is_refused():
 def test_the_same_seed_gives_the_same_network():
     def build():
         torch.manual_seed(5)
-        return SwapAutoencoder(ModelConfig(width=8), ["ada", "dan"])
+        return SwapAutoencoder(ModelConfig(size=64, width=8), ["ada", "dan"])
 
     a, b = build().state_dict(), build().state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)

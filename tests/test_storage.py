@@ -96,3 +96,23 @@ def test_a_folder_can_be_read_by_whoever_may_read_its_neighbours(tmp_path):
     with storage.atomic_dir(tmp_path / "set"):
         pass
     assert (tmp_path / "set").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_only_a_folder_of_the_same_kind_is_replaced(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    assert storage.prepare_folder(mine, True, "faceset.json") == mine  # empty
+    (mine / "photo.jpg").write_text("x")
+    with pytest.raises(OutputError, match="with other files"):
+        storage.prepare_folder(mine, True, "faceset.json")
+    (mine / "faceset.json").write_text("{}")
+    assert storage.prepare_folder(mine, True, "faceset.json") == mine
+    with pytest.raises(OutputError, match="--overwrite"):
+        storage.prepare_folder(mine, False, "faceset.json")
+
+
+def test_a_leftover_of_a_killed_process_is_no_obstacle(tmp_path):
+    for _ in range(2):
+        with storage.atomic_dir(tmp_path / "set"), storage.atomic_dir(tmp_path / "set"):
+            pass
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]

@@ -3,11 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fslab.errors import ConsentError, NoFaceFound, RunError
+from fslab.errors import ConsentError, NoFaceFound, OutputError, RunError
 from fslab.faces import Detector, FaceMesh
-from fslab.media import RgbFrame, read_frames
+from fslab.media import RgbFrame, read_frames, write_image
 from fslab.preview import face_of_crop, preview_rows
-from fslab.swap import SwapConfig, Swapper, choose_replaced, is_person, swap_frame, swap_manifest
+from fslab.provenance import verify
+from fslab.swap import SwapConfig, Swapper, choose_replaced, is_person, swap_frame, swap_image, swap_manifest
 
 
 @pytest.fixture
@@ -88,11 +89,25 @@ def test_somebody_else_in_the_picture_is_not_swapped(tiny_run, short_clips):
         swap_frame(Swapper(tiny_run, "dan"), RgbFrame(np.full((200, 200, 3), 90, np.uint8)), "ada")
 
 
-def test_without_consent_to_swapping_no_manifest_and_so_no_output(tiny_run, short_clips):
+def test_without_consent_to_swapping_nothing_is_drawn(tiny_run, short_clips, facesets):
     limited = replace(tiny_run.consents["dan"], scope=("training",))
     run = replace(tiny_run, consents=tiny_run.consents | {"dan": limited})
     with pytest.raises(ConsentError, match="dan"):
         swap_manifest(Swapper(run, "dan"), "ada", short_clips["ada"])
+    frame = RgbFrame(next(iter(read_frames(short_clips["ada"]))).rgb())
+    before = frame.rgb()
+    with pytest.raises(ConsentError, match="dan"):
+        swap_frame(Swapper(run, "dan"), frame)
+    assert np.array_equal(frame.rgb(), before)
+    assert list(preview_rows(run, list(facesets.values()), 2)) == ["ada", "ada as ada", "dan", "dan as dan"]
+
+
+def test_a_picture_is_swapped_and_marked(tiny_run, ada_frame, tmp_path):
+    write_image(tmp_path / "in.png", ada_frame.rgb())
+    assert swap_image(Swapper(tiny_run, "dan"), tmp_path / "in.png", tmp_path / "out.png") == 1
+    assert verify(tmp_path / "out.png").state == "marked"
+    with pytest.raises(OutputError, match="other than the target"):
+        swap_image(Swapper(tiny_run, "dan"), tmp_path / "in.png", tmp_path / "in.png")
 
 
 def test_the_preview_is_the_converter_on_held_out_faces(tiny_run, facesets):

@@ -1,11 +1,15 @@
+import threading
+
 import numpy as np
 import pytest
 from fslab.samples import sample_path
 
-from fslab.errors import NoFaceFound
+from fslab.errors import NoFaceFound, OutputError
+from fslab.faces import Face
 from fslab.media import probe, read_frames, write_video
 from fslab.provenance import verify
 from fslab.swap import Swapper
+from fslab.tracking import FrameFaces, TrackedFace
 from fslab.video import PersonChooser, VideoConfig, swap_video
 
 
@@ -62,7 +66,7 @@ def test_frames_without_the_person_pass_untouched(tiny_run, short_clips, tmp_pat
 
 
 def test_a_clip_without_the_person_is_one_sentence_and_leaves_nothing(tiny_run, short_clips, tmp_path):
-    with pytest.raises(NoFaceFound, match=r"expected ada in 'dan.mp4'.*nearest"):
+    with pytest.raises(NoFaceFound, match=r"expected ada in 'dan.mp4', found nobody nearer than 0"):
         swap_video(Swapper(tiny_run, "dan"), short_clips["dan"], tmp_path / "out.mp4", "ada")
     assert not any(tmp_path.iterdir())
 
@@ -77,13 +81,32 @@ def test_an_interrupted_swap_leaves_no_half_written_file(tiny_run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         swap_video(Swapper(tiny_run, "dan"), sample_path("ada_target.mp4"), output, on_progress=interrupt)
     assert not any(tmp_path.iterdir())
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("prefetch")]
+
+
+def test_the_target_is_never_written_over(tiny_run, short_clips, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(short_clips["ada"].read_bytes())
+    with pytest.raises(OutputError, match="an output other than the target"):
+        swap_video(Swapper(tiny_run, "dan"), clip, clip)
+    assert clip.read_bytes() == short_clips["ada"].read_bytes()
 
 
 def test_one_odd_look_does_not_change_who_somebody_is(tiny_run):
-    chooser = PersonChooser(tiny_run, "ada", 0.6, VideoConfig())
+    chooser = PersonChooser(tiny_run, "ada", 0.5, VideoConfig(lookahead=4))
     ada, dan = tiny_run.embeddings["ada"], tiny_run.embeddings["dan"]
-    chooser._sums[0], chooser._looks[0] = 3 * ada + dan, 4
-    assert np.linalg.norm(chooser._mean(0) - ada) < np.linalg.norm(chooser._mean(0) - dan)
+    looks = iter([ada, dan, ada, *[ada] * 20])  # the second of the first three looks fails
+
+    class Looks:
+        def embed(self, frame, faces):
+            return np.stack([next(looks) for _ in faces])
+
+    chooser.embedder = Looks()
+    face = TrackedFace(0, Face(np.zeros(4), np.zeros((5, 2)), 1.0))
+    stream = [FrameFaces(None, (face,)) for _ in range(30)]
+    chosen = list(chooser.choose(stream))
+    assert len(chosen) == 30
+    assert all(faces == (face,) for _, faces in chosen)
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"smooth": -1}, {"embed_every": 0}])
