@@ -27,7 +27,10 @@ class Sound:
 
 @dataclass(frozen=True)
 class Clip:
-    """How a clip is made; ``ticks`` are its timestamps in ``time_base``, ``tags`` its colours."""
+    """How a clip is made; ``ticks`` are its timestamps in ``time_base``, ``tags`` its colours.
+
+    ``last`` is how long its last frame is shown, ticks; 0 leaves that to FFmpeg.
+    """
 
     n: int = 15
     size: tuple[int, int] = (96, 128)
@@ -35,6 +38,7 @@ class Clip:
     pixels: str = "yuv420p"
     time_base: Fraction = Fraction(1, 12800)
     ticks: tuple[int, ...] = ()
+    last: int = 0
     rotation: int = 0
     tags: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
@@ -70,7 +74,9 @@ def make_clip(path: Path, clip: Clip = Clip()) -> Path:
                     setattr(frame, name, value)
             frame.pts, frame.time_base = tick, clip.time_base
             output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
+        for packet in stream.encode(None):
+            packet.duration = clip.last or packet.duration
+            output.mux(packet)
         for sound, target in sounds:
             _play(output, target, sound)
     return path

@@ -20,6 +20,7 @@ from fslab.media import (
     read_footage,
     read_frames,
     read_marks,
+    read_samples,
     write_image,
     write_video,
 )
@@ -132,14 +133,28 @@ def test_colour_matrices_are_taken_from_the_file(tmp_path):
     assert np.abs(pixels(tmp_path / "out.mp4")[0].astype(int) - scene(0)).mean() < 3
 
 
-def test_full_range_and_unspecified_colours_stay_what_they_are(tmp_path):
-    for name, clip in {"full": Clip(n=3, pixels="yuvj420p", tags={"color_range": 2}), "bare": Clip(n=3)}.items():
-        source = make_clip(tmp_path / f"{name}.mp4", clip)
-        out = rewrite(source, tmp_path / f"{name}_out.mp4")
-        (old, new) = (next(read_frames(path)).picture for path in (source, out))
-        for tag in ("colorspace", "color_range", "color_trc", "color_primaries"):
-            assert getattr(old, tag) == getattr(new, tag)
-        assert np.abs(pixels(source).astype(int) - pixels(out)).mean() < 2
+@pytest.mark.parametrize("tags", [{}, {"colorspace": 1, "color_trc": 1, "color_primaries": 1}], ids=["bare", "709"])
+def test_full_range_becomes_plain_yuv420p_and_keeps_its_pixels_and_other_tags(tmp_path, tags):
+    source = make_clip(tmp_path / "full.mp4", Clip(n=3, pixels="yuvj420p", tags={"color_range": 2, **tags}))
+    out = rewrite(source, tmp_path / "out.mp4", LOSSLESS)
+    old, new = (next(read_frames(path)).picture for path in (source, out))
+    assert (old.format.name, old.color_range) == ("yuvj420p", 2)
+    assert new.format.name == "yuv420p"
+    assert new.color_range == (1 if tags else 0), "H.264 leaves its default unsaid where nothing else is said"
+    for tag in ("colorspace", "color_trc", "color_primaries"):
+        assert getattr(old, tag) == getattr(new, tag)
+    before, after = (pixels(path).astype(int) for path in (source, out))
+    assert np.abs(before - after).mean() < 1
+    assert np.abs(before - after).max() <= 2
+    assert times(out) == times(source)
+
+
+def test_unspecified_colours_stay_unspecified(tmp_path):
+    source = make_clip(tmp_path / "bare.mp4", Clip(n=3))
+    old, new = (next(read_frames(path)).picture for path in (source, rewrite(source, tmp_path / "out.mp4")))
+    for tag in ("colorspace", "color_range", "color_trc", "color_primaries"):
+        assert getattr(old, tag) == getattr(new, tag)
+    assert np.abs(pixels(source).astype(int) - pixels(tmp_path / "out.mp4")).mean() < 2
 
 
 def test_hdr_is_mapped_to_bt709(tmp_path):
@@ -191,6 +206,30 @@ def test_timestamps_survive_exactly(tmp_path, name):
     assert [len(packets(out, "audio", i)) > 0 for i in range(sounds)] == [True] * sounds
 
 
+@pytest.mark.parametrize("options", [VideoOptions(preset="ultrafast"), VideoOptions()], ids=["in order", "B-frames"])
+def test_a_long_last_frame_stays_long(tmp_path, options):
+    clip = Clip(ticks=VARIABLE, last=128000, options={"bf": "0"}, sounds=(Sound(seconds=13),))
+    source = make_clip(tmp_path / "clip.mp4", clip)
+    seconds = (VARIABLE[-1] + 128000) / 12800
+    assert probe(source).duration == pytest.approx(seconds)
+    out = rewrite(source, tmp_path / "out.mp4", options)
+    again = rewrite(out, tmp_path / "again.mp4", options)
+    for path in (out, again):
+        assert times(path) == times(source)
+        assert probe(path).duration == pytest.approx(seconds, abs=0.04)
+        assert len(packets(path, "audio")) == len(packets(source, "audio"))
+    part = rewrite(source, tmp_path / "part.mp4", options, start=1.5)
+    assert probe(part).duration == pytest.approx(seconds - 20000 / 12800, abs=0.04)
+    head = rewrite(source, tmp_path / "head.mp4", options, stop=1.5)
+    assert probe(head).duration == pytest.approx(20000 / 12800, abs=0.04)
+
+
+def test_samples_are_spread_by_position_with_the_first_and_the_last(tmp_path):
+    source = make_clip(tmp_path / "clip.mp4", Clip(ticks=VARIABLE, last=128000))
+    assert [frame.pts for frame in read_samples(source, 5)] == [VARIABLE[i] for i in (0, 3, 6, 9, 12)]
+    assert len(list(read_samples(make_clip(tmp_path / "short.mp4", Clip(n=3)), 5))) == 3
+
+
 def test_a_broadcast_clock_is_set_to_zero_and_sound_stays_in_step(tmp_path):
     sounds = (Sound(start=3600), Sound("mp2", 44100, start=3600.2))  # one is copied, one becomes AAC
     ticks = tuple(90000 * 3600 + 3600 * i for i in range(30))
@@ -214,11 +253,10 @@ def test_key_frames_are_the_encoder_s_choice(tmp_path):
 
 
 def test_untouched_frames_reach_the_encoder_bit_exact(tmp_path):
-    for name, clip in {"plain": Clip(), "full": Clip(pixels="yuvj420p", tags={"color_range": 2})}.items():
-        source = make_clip(tmp_path / f"{name}.mp4", clip)
-        out = rewrite(source, tmp_path / "out.mp4", LOSSLESS)
-        for old, new in zip(read_frames(source), read_frames(out), strict=True):
-            assert all((a == b).all() for a, b in zip(old.planes, new.planes))
+    source = make_clip(tmp_path / "clip.mp4")
+    out = rewrite(source, tmp_path / "out.mp4", LOSSLESS)
+    for old, new in zip(read_frames(source), read_frames(out), strict=True):
+        assert all((a == b).all() for a, b in zip(old.planes, new.planes))
 
 
 def test_only_pasted_pixels_differ_after_encoding(tmp_path):

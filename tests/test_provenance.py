@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import av
 import numpy as np
 import pytest
+from clips import Clip, make_clip
 
 import fslab
 from fslab import label
@@ -255,6 +256,25 @@ def test_a_painted_over_label_is_broken(marked, tmp_path):
     assert verify(path).state == "broken"
 
 
+@pytest.mark.parametrize("ticks", [(0, 512, 1024, 1536, 2048, 17920), (0, 12800), (6400,)])
+def test_a_clip_whose_last_frame_is_shown_long_is_marked(manifest, tmp_path, ticks):
+    source = make_clip(tmp_path / "clip.mp4", Clip(ticks=ticks, last=128000))
+    report = verify(save_clip(tmp_path / "out.mp4", source, manifest))
+    assert report.state == "marked"
+    assert f"in {min(len(ticks), 5)} picture(s)" in note(report, "visible label")
+
+
+def test_a_clip_whose_last_frame_is_unlabelled_is_broken(clip, manifest, tmp_path):
+    path, frames = tmp_path / "out.mp4", list(read_frames(clip))
+    with open_marked_video(path, clip, VideoOptions(), manifest) as video:
+        for frame in frames[:-1]:
+            video.write(frame)
+        video._writer.write(frames[-1])
+    report = verify(path)
+    assert states(report)["visible label"] == "broken"
+    assert note(report, "visible label").startswith("whole in 4 of 5")
+
+
 def test_a_clip_labelled_only_in_its_first_half_is_broken(clip, manifest, tmp_path):
     path = tmp_path / "half.mp4"
     drawn = label.VisibleLabel((160, 160))
@@ -265,7 +285,7 @@ def test_a_clip_labelled_only_in_its_first_half_is_broken(clip, manifest, tmp_pa
             writer.write(frame)
     report = verify(path)
     assert states(report)["visible label"] == "broken"
-    assert "whole in 3 of 5" in note(report, "visible label")
+    assert "whole in 2 of 5" in note(report, "visible label")
     assert report.state == "broken"
 
 

@@ -15,6 +15,7 @@ from fslab.errors import MediaError, OutputError
 from fslab.media.audio import Audio
 from fslab.media.frames import YuvFrame
 from fslab.media.marks import append_xmp
+from fslab.media.pictures import to_limited_range
 from fslab.media.source import open_source
 from fslab.storage import atomic_path, explained
 
@@ -50,6 +51,7 @@ class Plan:
         aspect: width : height of a pixel, None for square.
         begin: seconds; where the source's first frame is, so that a clip that starts later is known to be cut.
         end: seconds; where its last frame ends, None if not known.
+        n_frames: frames of the source, 0 if not known; when as many were written, the last one lasts until ``end``.
     """
 
     rate: Fraction
@@ -60,6 +62,7 @@ class Plan:
     aspect: Fraction | None = None
     begin: Fraction = Fraction(0)
     end: Fraction | None = None
+    n_frames: int = 0
 
 
 class Movie:
@@ -71,6 +74,8 @@ class Movie:
         self._first: YuvFrame | None = None
         self.audio: Audio | None = None
         self.n_frames, self._last, self._end = 0, -math.inf, 0.0
+        self._held: av.Packet | None = None
+        self._delay = 0
 
     def write(self, frame: YuvFrame) -> None:
         """Encode a frame at its own time, and send the sound up to it."""
@@ -80,12 +85,41 @@ class Movie:
             raise ValueError(f"frame must be like the first, {self._first.picture}, got {frame.picture}")
         if frame.time <= self._last:
             raise ValueError(f"frame must be later than {self._last:.3f} s, got {frame.time:.3f} s")
-        picture = frame.picture
+        picture = to_limited_range(frame.picture)
         picture.pict_type = 0  # or x264 would repeat the source's choice of key frames
-        self._container.mux(self._video.encode(picture))
+        self._mux(self._video.encode(picture))
         self.audio.send_until(frame.time)
         self.n_frames, self._last = self.n_frames + 1, frame.time
-        self._end = self._last + float(picture.duration * frame.time_base or 1 / self._plan.rate)
+        self._end = self._shown_until(frame)
+
+    def _shown_until(self, frame: YuvFrame) -> float:
+        """Return when a frame that may be the last makes way, seconds.
+
+        The source's own end is trusted before the frame's duration: with B-frames, MP4 gives a frame the time to the
+        next one in coding order.
+        """
+        plan = self._plan
+        if plan.end is not None and 0 < plan.n_frames == self.n_frames and plan.end > frame.time:
+            return float(plan.end)
+        return frame.time + float(frame.picture.duration * frame.time_base or 1 / plan.rate)
+
+    def _mux(self, packets: list[av.Packet]) -> None:
+        """Send packets on but for the newest, whose duration is known only when no other follows."""
+        for packet in packets:
+            if self._held is None:
+                self._delay = packet.pts - packet.dts
+            else:
+                self._container.mux(self._held)
+            self._held = packet
+
+    def _mux_last(self) -> None:
+        """Send the packet that was held back, so long that the track ends with its last frame.
+
+        MP4 counts from decoding time to decoding time, and the track's length is their sum; x264 sets no durations.
+        """
+        end = round(self._end / self._first.time_base)
+        self._held.duration = max(end - self._delay - self._held.dts, 1)
+        self._container.mux(self._held)
 
     def _open(self, first: YuvFrame) -> None:
         plan, frame_time = self._plan, 1 / self._plan.rate
@@ -95,7 +129,7 @@ class Movie:
             flags["output_ts_offset"] = f"{-first.time:.6f}"
         self._container = av.open(f"file:{self._path}", "w", format=self._path.suffix.lower()[1:], options=flags)
         self._container.metadata.update(plan.tags)
-        self._video = self._add_video(first.picture)
+        self._video = self._add_video(to_limited_range(first.picture))
         self.audio = plan.add_audio(self._container, first.time if cut else -math.inf)
         self._first = first
 
@@ -116,7 +150,8 @@ class Movie:
         """Send what the encoders still hold and the sound that is left, then close the file."""
         if self._first is None:
             raise MediaError("at least one frame to write", "none", "choose footage with frames")
-        self._container.mux(self._video.encode(None))
+        self._mux(self._video.encode(None))
+        self._mux_last()
         end = self._plan.end
         cut = end is not None and self._end < end - 2 / self._plan.rate
         self.audio.send_until(self._end if cut else math.inf)

@@ -1,11 +1,17 @@
 """Decoded pictures (`av.VideoFrame`) made uniform: 8-bit 4:2:0, standard dynamic range, upright, even sides."""
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from fslab.media.colour import BT709, FULL, HDR_TRANSFERS, LIMITED
 
+_LEVELS = np.arange(256)
+_TO_LIMITED = [  # H.273, section 8.3, for Y' and for both chroma planes; swscale's own conversion shifts the hue
+    np.round(16 + _LEVELS * 219 / 255).astype(np.uint8),
+    *[np.round(128 + (_LEVELS - 128) * 224 / 255).astype(np.uint8)] * 2,
+]
 PLANAR = ("yuv420p", "yuvj420p")  # the two names FFmpeg has for 8-bit 4:2:0; j is full range
 
 
@@ -33,9 +39,9 @@ def plane_views(picture: av.VideoFrame) -> tuple[np.ndarray, ...]:
     )
 
 
-def blank_like(picture: av.VideoFrame, height: int, width: int) -> av.VideoFrame:
-    """Return an unfilled picture of a new size with the format, time and colour tags of another."""
-    blank = av.VideoFrame(width, height, picture.format.name)
+def blank_like(picture: av.VideoFrame, height: int, width: int, pixels: str | None = None) -> av.VideoFrame:
+    """Return an unfilled picture of a new size with the format (or ``pixels``), time and colour tags of another."""
+    blank = av.VideoFrame(width, height, pixels or picture.format.name)
     for name in ("pts", "time_base", "duration", "colorspace", "color_range", "color_trc", "color_primaries"):
         value = getattr(picture, name)
         if value is not None:
@@ -51,6 +57,21 @@ def from_rgb(rgb: np.ndarray) -> av.VideoFrame:
     """
     even = np.ascontiguousarray(rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2])
     return Normaliser()(av.VideoFrame.from_ndarray(even, format="rgb24"))
+
+
+def to_limited_range(picture: av.VideoFrame) -> av.VideoFrame:
+    """Return a picture as yuv420p in 16..235; one that is that already comes back itself.
+
+    H.264 has one code for full range and FFmpeg one name for 4:2:0 that carries it, yuvj420p, which players and editors
+    treat unevenly; only limited range is yuv420p to every reader.
+    """
+    if not is_full_range(picture):
+        return picture
+    limited = blank_like(picture, picture.height, picture.width, "yuv420p")
+    limited.color_range = LIMITED
+    for target, source, table in zip(plane_views(limited), plane_views(picture), _TO_LIMITED):
+        target[:] = cv2.LUT(source, table)
+    return limited
 
 
 class Normaliser:

@@ -1,6 +1,7 @@
 """Footage in: what a video is, its frames with their timestamps, and folders of images and videos."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -116,6 +117,35 @@ def read_frames(path: Path, start: float = 0.0, stop: float | None = None) -> It
             raise _no_frames(source, start)
         if start <= 0:
             _check_complete(pictures, source.path)
+
+
+def read_samples(path: Path, count: int) -> Iterator[YuvFrame]:
+    """Yield frames spread evenly over a video by their position, the first and the last among them.
+
+    Their times come from the packets, and only what lies between a sample and its key frame is decoded.
+
+    Args:
+        path: the video.
+        count: how many, at least 2; a shorter clip gives all its frames, a damaged one those that can be decoded.
+
+    Raises:
+        MediaError: if the file is not a video, or its first sample cannot be decoded.
+    """
+    with open_source(path) as source:
+        packets = source.container.demux(source.stream)
+        stamps = sorted({p.pts for p in packets if p.size and p.pts is not None and not p.is_discard})
+        if not stamps:
+            raise _no_frames(source)
+        times = [float(stamp * source.stream.time_base - source.origin) for stamp in stamps]
+    for i in sorted({round(i * (len(times) - 1) / (count - 1)) for i in range(count)}):
+        with closing(read_frames(path, times[i])) as frames:
+            try:
+                frame = next(frames)
+            except MediaError:  # nothing from here on
+                if i:
+                    return
+                raise
+            yield frame
 
 
 def _seek(source: Source, start: float) -> None:

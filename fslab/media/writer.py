@@ -64,6 +64,7 @@ class VideoWriter:
             aspect=stream.sample_aspect_ratio,
             begin=source.begin,
             end=source.begin + source.seconds if stream.duration else None,
+            n_frames=source.n_packets,
         )
 
     def write(self, frame: YuvFrame) -> None:

@@ -7,7 +7,7 @@ changed by accident; somebody who rewrites file and sidecar together is not foun
 """
 
 from fslab.provenance.manifest import Manifest
-from fslab.provenance.reading import Layer, VerifyReport, verify
+from fslab.provenance.reading import Layer, VerifyReport, embedded_manifest, verify
 from fslab.provenance.writing import MarkedVideo, open_marked_video, save_marked_image, sidecar_path
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Manifest",
     "MarkedVideo",
     "VerifyReport",
+    "embedded_manifest",
     "open_marked_video",
     "save_marked_image",
     "sidecar_path",

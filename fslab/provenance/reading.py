@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import numpy as np
 
 from fslab.errors import FslabError, MediaError
 from fslab.label import MATCH, VisibleLabel
-from fslab.media import probe, read_frames, read_image, read_marks
+from fslab.media import read_image, read_marks, read_samples
 from fslab.provenance.manifest import TOOL, Manifest
 from fslab.provenance.metadata import SOURCE_TYPE, declared, produce_id
 from fslab.provenance.writing import sidecar_path
@@ -76,7 +75,7 @@ def verify(path: Path) -> VerifyReport:
         raise MediaError("a PNG, JPEG, WebP, MP4 or MOV file", f"'{path.name}'", "choose a file that fslab can mark")
     marks = read_marks(path)
     tags = {name: value for name, value in marks["tags"].items() if isinstance(value, str)}
-    manifest = _parse_manifest(tags.get(TOOL, ""))
+    manifest = embedded_manifest(tags)
     evidence = _Evidence(path, tags, declared(marks["xmp"], tags), manifest, _read_sidecar(path))
     return VerifyReport(tuple(check(evidence) for check in _LAYERS), manifest)
 
@@ -91,9 +90,10 @@ def _read_sidecar(path: Path) -> Any:
         return ""
 
 
-def _parse_manifest(text: str) -> Manifest | None:
+def embedded_manifest(tags: dict[str, str]) -> Manifest | None:
+    """Return the manifest among a file's tags (`fslab.media.read_marks`); None if there is none that can be read."""
     try:
-        return Manifest.from_dict(json.loads(text))
+        return Manifest.from_dict(json.loads(tags.get(TOOL, "")))
     except (ValueError, RecursionError):
         return None
 
@@ -127,14 +127,8 @@ def _pictures(path: Path) -> Iterator[np.ndarray]:
     if path.suffix.lower() in IMAGES:
         yield read_image(path)
         return
-    duration, begin = probe(path).duration, None
-    for i in range(_SAMPLED_FRAMES):
-        start = 0.0 if begin is None else begin + duration * i / _SAMPLED_FRAMES
-        with closing(read_frames(path, start)) as frames:
-            frame = next(frames, None)
-        if frame is not None:
-            begin = frame.time if begin is None else begin
-            yield frame.rgb()
+    for frame in read_samples(path, _SAMPLED_FRAMES):
+        yield frame.rgb()
 
 
 def _check_metadata(evidence: _Evidence) -> Layer:
