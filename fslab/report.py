@@ -1,18 +1,22 @@
 """An evaluation as a page that anybody can open: figures and what they mean, pictures, curves; and as JSON."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from fslab import __version__
 from fslab.errors import OutputError
 from fslab.evaluate import METRICS, EvalReport, Metric, Moment
+from fslab.label import MIN_SIDE
 from fslab.media import write_image
+from fslab.provenance import Manifest, embedded_manifest, save_marked_image
 from fslab.storage import atomic_dir, prepare_output, write_json
-from fslab.viz import caption_strip, plot_series, to_svg
+from fslab.viz import plot_series, to_svg
 
 REPORT_FILE = "report.json"
 GROUPS = {
@@ -25,6 +29,7 @@ HEADLINES = ("closure", "leak", "identity_gap_closed")
 HEADLINES_WITHOUT_TRUTH = ("share_swapped", "identity_target", "pose_error", "unsteadiness")
 PLOTS = ("closure", "ssim", "identity_source", "identity_target", "pose_error", "flicker", "unsteadiness", "change")
 ARM_NAMES = {"target": "footage", "swap": "swap", "truth": "truth"}
+VIEW_NAMES = {"face": "the face", "frame": "the whole frame"}
 
 
 def write_report(report: EvalReport, out_dir: Path, overwrite: bool = False) -> Path:
@@ -60,7 +65,10 @@ def write_report(report: EvalReport, out_dir: Path, overwrite: bool = False) -> 
 
 
 def _write_pictures(report: EvalReport, folder: Path) -> dict[str, list[dict]]:
-    """Write the pictures; returns what the page says of them, "moments" and "worst"."""
+    """Write the pictures; returns what the page says of them, "moments" and "worst".
+
+    The swapped ones are marked as any swap is, each with its manifest beside it.
+    """
     folder.mkdir()
     shown = {}
     for kind in ("moments", "worst"):
@@ -72,26 +80,60 @@ def _write_pictures(report: EvalReport, folder: Path) -> dict[str, list[dict]]:
 
 def _write_moment(report: EvalReport, moment: Moment, folder: Path, with_frames: bool) -> dict:
     """Write one moment's pictures: faces, and whole frames if asked for or if there is no face."""
-    marks = report.pictures.marks
     views = {"face": moment.faces} | ({"frame": moment.frames} if with_frames or not moment.faces else {})
     files: dict[str, list[dict]] = {view: [] for view in views}
     for view, pictures in views.items():
         for arm in (arm for arm in ARM_NAMES if arm in pictures):
-            image, words = pictures[arm], f"{ARM_NAMES[arm]}, {'the face' if view == 'face' else 'the whole frame'}"
+            image, words = _enlarged(pictures[arm]), f"{ARM_NAMES[arm]}, {VIEW_NAMES[view]}"
             path = folder / f"{moment.index:06d}_{view}_{arm}.jpg"
-            if (
-                arm == "swap"
-            ):  # whole frames carry the video's own label, close-ups get one; both keep the video's marks
-                image = caption_strip(image) if view == "face" else image
-                write_image(path, image, xmp=marks.get("xmp"), text=marks.get("tags"))
+            if arm == "swap":
+                if view == "frame":
+                    image = _without_label(report, image, _enlarged(pictures["target"]))
+                save_marked_image(path, image, _picture_manifest(report, moment))
             else:
-                write_image(path, image)
+                unswapped = image
+                write_image(path, unswapped)
             alt = f"Frame {moment.index}, {words}" + (" (AI face swap)" if arm == "swap" else "")
             size = {"width": image.shape[1], "height": image.shape[0]}
             files[view].append({"src": f"pictures/{path.name}", "alt": alt, "arm": ARM_NAMES[arm], **size})
     told = ("closure", "ssim") if "truth" in report.inputs else ("pose_error",)
     scores = [f"{METRICS[name].title} {METRICS[name].text(report.per_frame[name][moment.index])}" for name in told]
     return {"time": f"{moment.time:.2f} s", "index": moment.index, "scores": ", ".join(scores), **files}
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """Return a picture large enough to carry a label; one that is comes back itself."""
+    scale = MIN_SIDE / min(image.shape[:2])
+    if scale <= 1:
+        return image
+    size = [max(round(side * scale), MIN_SIDE) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+
+
+def _without_label(report: EvalReport, swap: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return a whole frame with the footage in place of the video's own label, which the picture's own will cover.
+
+    The two would not lie exactly on each other, and neither could be read.
+    """
+    manifest = embedded_manifest(report.pictures.marks.get("tags", {}))
+    box = manifest.label.get("box") if manifest else None
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int) for v in box):
+        return swap
+    height, width = swap.shape[:2]
+    scale = height / report.inputs["size"][0]
+    x0, y0 = (int(np.clip(v * scale - 1, 0, side)) for v, side in zip(box[:2], (width, height)))
+    x1, y1 = (int(np.clip(np.ceil(v * scale + 1), 0, side)) for v, side in zip(box[2:], (width, height)))
+    bare = swap.copy()
+    bare[y0:y1, x0:x1] = target[y0:y1, x0:x1]
+    return bare
+
+
+def _picture_manifest(report: EvalReport, moment: Moment) -> Manifest:
+    """Describe a picture of a swap: from which video, and what that says of its run and consents."""
+    swap, own = report.inputs["swap"], embedded_manifest(report.pictures.marks.get("tags", {}))
+    manifest = Manifest.new("report picture", [], {}, [], {"frame": moment.index})
+    manifest = replace(manifest, inputs=({"name": swap["file"], "sha256": swap["sha256"]},))
+    return replace(manifest, run=own.run, consents=own.consents) if own else manifest
 
 
 def render_page(report: EvalReport, pictures: dict[str, list[dict]]) -> str:
