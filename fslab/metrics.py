@@ -167,7 +167,7 @@ class TruthSums:
         return cls(
             3 * float(np.sum(weights, dtype=np.float64)),
             _total(off * off, weights), _total(gap * gap, weights), _total(off * gap, weights),
-            gradient_energy(swap, mask), gradient_energy(truth, mask),
+            gradient_power(swap, mask), gradient_power(truth, mask),
         )  # fmt: skip
 
     def __add__(self, other: "TruthSums") -> "TruthSums":
@@ -228,7 +228,7 @@ def psnr(swap: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     return TruthSums.of(swap, truth, truth, mask).psnr
 
 
-def gradient_energy(image: np.ndarray, mask: np.ndarray) -> float:
+def gradient_power(image: np.ndarray, mask: np.ndarray) -> float:
     """Return ``sum m (gx^2 + gy^2)`` of the grey ``(..., H, W, 3)`` image, central differences, squared grey levels."""
     grey = np.asarray(image, np.float32) @ _GREY
     gx = (grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]) / 2
@@ -245,7 +245,7 @@ def sharpness_ratio(swap: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> fl
     return TruthSums.of(swap, truth, truth, mask).sharpness
 
 
-def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def gaussian_ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the structural similarity at each pixel, ``(H, W)`` float32 in [-1, 1]; 1 = alike.
 
     Wang et al. (2004), IEEE TIP 13(4), eq. 13: Gaussian window 11 x 11, sigma 1.5, K1 = 0.01, K2 = 0.03, on grey.
@@ -269,11 +269,11 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def ssim(swap: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """Return the mean of `ssim_map` in the mask, in [-1, 1]; higher is better.
+    """Return the mean of `gaussian_ssim_map` in the mask, in [-1, 1]; higher is better.
 
     The windows reach `SSIM_RADIUS` pixels beyond the mask: give the images that margin.
     """
-    return masked_mean(ssim_map(swap, truth), mask)
+    return masked_mean(gaussian_ssim_map(swap, truth), mask)
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:

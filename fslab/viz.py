@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from fslab.coverage import PITCH_EDGES, YAW_EDGES, Coverage
@@ -248,38 +247,6 @@ def plot_series(
         dashes = (0, (4, 3)) if name == "target" else (0, (1, 1.5))
         axes.axhline(level, color=COLOURS[name], linewidth=1.4, linestyle=dashes)
     axes.margins(x=0.01, y=0.12)
-    return figure
-
-
-def plot_training_log(rows: Sequence[Mapping]) -> Figure:
-    """Return the curves of a run's ``log.jsonl`` against minutes: losses, code matching, SSIM on held-out faces.
-
-    Args:
-        rows: dicts with "seconds" and any of "loss" {person: value}, "match", "held_out" {person: {"ssim": value}}.
-    """
-    figure = Figure(figsize=(11, 3), dpi=150)
-    figure.set_layout_engine("constrained", w_pad=0.2, h_pad=0.15)
-    panels = (
-        ("Loss", lambda row: row.get("loss", {}), "log"),
-        ("Loss that matches the codes", lambda row: {"": row["match"]} if "match" in row else {}, "log"),
-        ("SSIM on held-out faces", lambda row: {k: v["ssim"] for k, v in row.get("held_out", {}).items()}, "linear"),
-    )
-    shades = (COLOURS["swap"], COLOURS["truth"], "#2f8f5b", "#8a5ac2", INK)
-    for i, (title, read, scale) in enumerate(panels):
-        axes = _axes(figure, (1, len(panels), i + 1), title, "minutes")
-        curves: dict[str, list[tuple[float, float]]] = {}
-        for row in rows:
-            for name, value in read(row).items():
-                curves.setdefault(name, []).append((row["seconds"] / 60, value))
-        for (name, points), shade in zip(curves.items(), shades * len(curves)):
-            axes.plot(*zip(*points), color=shade, linewidth=1.6, label=name or None)
-        if any(curves):
-            axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-        if scale == "log" and any(value > 0 for points in curves.values() for _, value in points):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-            axes.yaxis.set_minor_locator(NullLocator())
     return figure
 
 

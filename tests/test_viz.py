@@ -113,22 +113,6 @@ def test_an_svg_takes_the_pages_colours_font_and_width_and_its_ids_are_its_own()
     assert set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", first)) <= set(ids[0])
 
 
-def test_a_training_log_becomes_three_panels():
-    rows = [
-        {"step": i, "seconds": 60.0 * i, "loss": {"ada": 1 / i, "dan": 2 / i}, "match": 0.1 / i} for i in range(1, 9)
-    ]
-    rows += [
-        {"step": 9, "seconds": 500.0, "held_out": {"ada": {"ssim": 0.8}}},
-        {"step": 9, "seconds": 510.0, "event": "x"},
-    ]
-    loss, match, held_out = viz.plot_training_log(rows).axes
-    assert [line.get_label() for line in loss.lines] == ["ada", "dan"]
-    assert loss.lines[0].get_xdata().tolist() == [float(i) for i in range(1, 9)]
-    assert len(match.lines) == 1
-    assert held_out.lines[0].get_ydata().tolist() == [0.8]
-    viz.to_rgb(viz.plot_training_log([]))
-
-
 def test_a_coverage_card_grows_with_its_warnings_and_survives_an_empty_set():
     poses = np.arange(35).reshape(len(PITCH_EDGES) - 1, len(YAW_EDGES) - 1)
     full = Coverage("ada", 600, 595, {"blurry": 5}, poses, np.linspace(50, 300, 595), 61.0, ("film more. " * 30,))
