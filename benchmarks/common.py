@@ -15,10 +15,10 @@ import av
 import cv2
 import numpy as np
 import torch
-from fslab.samples import sample_path
 
 from fslab import __version__
 from fslab.media import read_frames, write_video
+from fslab.samples import sample_path
 
 RESULTS = Path(__file__).parent / "results"
 

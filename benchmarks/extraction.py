@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from facenet_pytorch import MTCNN
-from fslab.samples import sample_path
 
 from benchmarks.common import compare, framed_clip, save
 from fslab.consent import Consent
 from fslab.extract import extract_faces
 from fslab.media import read_frames
+from fslab.samples import sample_path
 from fslab.tracking import smooth, track
 
 N_FRAMES, N_LOOP, STILL = 400, 24, 30

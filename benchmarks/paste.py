@@ -8,13 +8,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from fslab.samples import sample_path
 
 from benchmarks.common import framed_clip, save
 from fslab.blend import outline_mask, paste
 from fslab.faces import Detector, FaceMesh, outline
 from fslab.geometry import align_matrix, crop_from_frame, invert, transform_points
 from fslab.media import RgbFrame, read_frames
+from fslab.samples import sample_path
 from fslab.tracking import smooth, track
 
 SIZE, COVERAGE = 256, 0.64

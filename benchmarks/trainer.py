@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from fslab.samples import sample_path
 
 from benchmarks.common import compare, save
 from fslab.consent import Consent
@@ -16,6 +15,7 @@ from fslab.extract import extract_faces
 from fslab.faceset import FaceSet
 from fslab.losses import image_loss, mask_loss
 from fslab.model import PRESETS, SwapAutoencoder
+from fslab.samples import sample_path
 from fslab.schedule import TrainConfig
 from fslab.train import Trainer
 

@@ -68,9 +68,12 @@ def check_codecs() -> Check:
 
 def check_disk(folder: Path = Path()) -> Check:
     """Free space and permission to write where the command was started."""
-    free = shutil.disk_usage(folder).free / 1e9
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    free, fix = shutil.disk_usage(folder).free / 1e9, "start in a folder that you own, on a disk with room"
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Check("disk", False, f"'{Path(folder).resolve().name}': {error.strerror}", fix)
     return Check(
         "disk", free >= MIN_FREE_GB, f"{free:.1f} GB free", f"free {MIN_FREE_GB:.0f} GB or start in another folder"
     )

@@ -3,14 +3,16 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-PACKAGED = Path(__file__).parent / "weights"
+from fslab.errors import RunError
+from fslab.weights import weights_path
+
+FIX = "choose another, such as --encoder timm:mobilenetv2_100"
 MIN_SIDE = 4  # a code with fewer than 4 x 4 places no longer says where things are
 log = logging.getLogger(__name__)
 
@@ -79,13 +81,13 @@ def _features(name: str, size: int) -> tuple[nn.Module, Sequence[torch.Tensor]]:
     try:
         net = timm.create_model(name, pretrained=False, features_only=True).eval()
     except (RuntimeError, AttributeError, ValueError, AssertionError, TypeError) as reason:
-        raise ValueError(f"timm has no backbone '{name}' that gives feature maps; try mobilenetv2_100") from reason
+        raise RunError("a timm backbone that gives feature maps", f"'{name}'", FIX) from reason
     try:
         with torch.inference_mode():
             return net, net(torch.zeros(1, 3, size, size))
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as reason:
-        raise ValueError(
-            f"timm's '{name}' does not take {size} x {size} pictures (a fixed-size model?); try mobilenetv2_100"
+        raise RunError(
+            f"a timm backbone that takes {size} x {size} pictures", f"'{name}', made for one size", FIX
         ) from reason
 
 
@@ -99,15 +101,14 @@ def probe_encoder(name: str, size: int) -> EncoderProbe:
         size: side of the pictures, pixels.
 
     Raises:
-        ValueError: if timm does not know it, it cannot take this size, or its maps are not (B, C, H, W).
+        RunError: if timm does not know it, it cannot take this size, or its maps are not (B, C, H, W).
     """
     net, maps = _features(name, size)
     channels = net.feature_info.channels()
     for found, c in zip(maps, channels):
         if found.ndim != 4 or found.shape[1] != c or found.shape[2] != found.shape[3]:
-            raise ValueError(
-                f"timm's '{name}' gives maps of shape {tuple(found.shape)}, not (B, {c}, H, H); try mobilenetv2_100"
-            )
+            what = f"'{name}' with maps of shape {tuple(found.shape)}, not (B, {c}, H, H)"
+            raise RunError("a timm backbone with channels before height and width", what, FIX)
     fits = [
         (i, size // m.shape[2])
         for i, m in enumerate(maps)
@@ -115,8 +116,10 @@ def probe_encoder(name: str, size: int) -> EncoderProbe:
     ]
     if not fits:
         sides = ", ".join(str(m.shape[2]) for m in maps)
-        raise ValueError(
-            f"timm's '{name}' gives maps of side {sides} at {size} px, none of stride 8 or 16; change size"
+        raise RunError(
+            f"a timm backbone with a map of stride 8 or 16 at {size} px",
+            f"'{name}' with sides {sides}",
+            "change --size",
         )
     index, stride = fits[-1]
     settings = net.default_cfg if hasattr(net, "default_cfg") else timm.get_pretrained_cfg(name).to_dict()
@@ -165,7 +168,7 @@ def load_pretrained(net: nn.Module, name: str, indices: tuple[int, ...]) -> str:
     Returns:
         "packaged", "hub", or "random" where neither could be had (a warning says so).
     """
-    packaged = PACKAGED / f"{name}.safetensors"
+    packaged = weights_path(f"{name}.safetensors")
     if packaged.exists():
         wanted = net.state_dict()
         found = {k: v.to(wanted[k].dtype) for k, v in load_file(packaged).items() if k in wanted}

@@ -41,7 +41,7 @@ def build_encoder(config: ModelConfig) -> nn.Module:
     """Return the encoder that ``config`` names; it has a ``stride``.
 
     Raises:
-        ValueError: if it is a timm backbone that cannot be used, see `fslab.encoders.probe_encoder`.
+        RunError: if it is a timm backbone that cannot be used, see `fslab.encoders.probe_encoder`.
     """
     if config.encoder == "small":
         return SmallEncoder(config.width, config.latent_channels)

@@ -69,6 +69,8 @@ class TrainConfig:
         for name in ("warmup", "warp_until", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {self.device!r}")
         if min(self.save_every, self.preview_every, self.measure_every) <= 0:
             raise ValueError("save_every, preview_every and measure_every must be > 0 seconds")
 

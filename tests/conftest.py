@@ -10,10 +10,10 @@ from itertools import islice
 
 import pytest
 import torch
-from fslab.samples import sample_path
 
 from fslab.consent import Consent
 from fslab.media import read_frames, write_video
+from fslab.samples import sample_path
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,16 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import av
 import numpy as np
 import pytest
-from fslab.samples import sample_path
+from typing_extensions import Doc
 
+from fslab import cli
 from fslab.cli import main
 from fslab.consent import Consent
 from fslab.media import read_image, write_image, write_video
+from fslab.samples import sample_path
 
 ADA_CONSENT = str(sample_path("consents/ada.json"))
 
@@ -66,6 +70,32 @@ def test_footage_that_cannot_be_used(capsys, bad, tmp_path, name):
     line = extract(capsys, bad / name, tmp_path / "faces")
     assert name in line
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4", "text.mp4", "truncated.mp4", "wall.mp4", "sound.mp4"])
+def test_a_target_that_cannot_be_used(capsys, bad, tmp_path, tiny_run, name):
+    line = complaint(capsys, "swap", tiny_run.folder, bad / name, tmp_path / "out.mp4", "--identity", "dan")
+    assert name in line
+    assert "image" not in line
+    complaint(capsys, "evaluate", bad / name, "--target", sample_path("ada_target.mp4"), "--out", tmp_path / "report")
+    assert not any(tmp_path.iterdir())
+
+
+def test_other_peoples_folders_are_never_replaced(capsys, tmp_path, short_clips):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").write_text("mine")
+    args = ("--identity", "ada", "--consent", ADA_CONSENT, "--overwrite")
+    complaint(capsys, "extract", short_clips["ada"], tmp_path / "photos", *args)
+    complaint(capsys, "extract", short_clips["ada"], short_clips["ada"].parent, *args)
+    complaint(capsys, "demo", "--out", tmp_path / "photos", "--overwrite")
+    assert (tmp_path / "photos" / "a.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("encoder", ["timm:vit_base_patch16_224", "timm:no_such_net"])
+def test_an_encoder_that_does_not_fit(capsys, tmp_path, facesets, encoder):
+    folders = [facesets[n].folder for n in ("ada", "dan")]
+    assert "timm" in complaint(capsys, "train", *folders, "--out", tmp_path / "run", "--encoder", encoder)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_truncated_video(capsys, bad, tmp_path):
@@ -157,7 +187,9 @@ def test_a_run_folder_that_is_not_one(capsys, tmp_path, short_clips, facesets):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("args", [["--batch", "0"], ["--lr", "-1"], ["--budget", "soon"], ["--size", "33"]])
+@pytest.mark.parametrize(
+    "args", [["--batch", "0"], ["--lr", "-1"], ["--budget", "soon"], ["--size", "33"], ["--device", "banana"]]
+)
 def test_a_setting_that_makes_no_sense_is_refused(capsys, tmp_path, facesets, args):
     code = None
     try:
@@ -261,13 +293,57 @@ def test_doctor_finds_this_machine_ready(capsys):
     assert "one real pass" in text
 
 
-def test_every_option_says_what_it_does_and_in_which_unit():
-    for command in ("extract", "train", "swap", "evaluate", "verify", "doctor", "demo", "consent"):
-        done = subprocess.run(
-            [sys.executable, "-m", "fslab", command, "--help"], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "--help" in done.stdout
+COMMANDS = (
+    cli.Demo,
+    cli.Extract,
+    cli.Train,
+    cli.Swap,
+    cli.Evaluate,
+    cli.Verify,
+    cli.ConsentNew,
+    cli.ConsentShow,
+    cli.Doctor,
+)
+
+
+def options(config):
+    """Return (name, annotation) of every option of a command, those of nested configurations too."""
+    for name, hint in get_type_hints(config, include_extras=True).items():
+        kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if is_dataclass(kind):
+            yield from options(kind)
+        else:
+            yield name, hint
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.__name__)
+def test_every_option_has_a_name_of_its_own_and_says_what_it_does(command):
+    found = list(options(command))
+    names = [name for name, _ in found]
+    assert len(set(names)) == len(names), [n for n in names if names.count(n) > 1]
+    for name, hint in found:
+        docs = [d.documentation for d in getattr(hint, "__metadata__", ()) if isinstance(d, Doc)]
+        assert docs, f"{command.__name__}.{name} has no help"
+        assert docs[0].strip(), f"{command.__name__}.{name} has no help"
+
+
+@pytest.mark.parametrize("command", ["demo", "extract", "train", "swap", "evaluate", "verify", "consent", "doctor"])
+def test_help_is_shown(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "full", "fakeapp"])
+def test_a_preset_sets_the_defaults_of_every_other_option(capsys, preset):
+    from fslab.model import PRESETS
+
+    with pytest.raises(SystemExit):
+        main(["train", "--preset", preset, "--help"])
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert f"(default: {PRESETS[preset][0].size})" in shown
+    assert f"(default: {PRESETS[preset][1].budget})" in shown
 
 
 def test_ctrl_c_saves_the_training_and_exits_cleanly(tmp_path, facesets):

@@ -6,7 +6,6 @@ import pytest
 import skimage.data
 import timm
 import torch
-from fslab.samples import sample_path
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
@@ -15,6 +14,7 @@ from fslab.errors import FslabError
 from fslab.faces import Detector, FaceMesh
 from fslab.geometry import transform_points
 from fslab.media import RgbFrame, read_frames, read_image
+from fslab.samples import sample_path
 from fslab.storage import sha256_file
 from fslab.weights import WEIGHTS, weights_path
 from fslab.weights.convert import read_tfjs

@@ -5,7 +5,6 @@ from itertools import islice
 import cv2
 import numpy as np
 import pytest
-from fslab.samples import sample_path
 
 from fslab.errors import MediaError, NoFaceFound
 from fslab.evaluate import METRICS, EvalConfig, EvalReport, evaluate_videos
@@ -13,6 +12,7 @@ from fslab.faces import Detector, Embedder
 from fslab.label import VisibleLabel
 from fslab.media import RgbFrame, read_frames, write_video
 from fslab.meter import Patch
+from fslab.samples import sample_path
 
 FPS = Fraction(25)
 N = 12

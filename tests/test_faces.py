@@ -5,7 +5,6 @@ import matplotlib.cbook
 import numpy as np
 import pytest
 import skimage.data
-from fslab.samples import sample_path
 
 from fslab.faces import Detector, Face, FaceMesh, box_iou, find_faces, is_plausible, scale_face
 from fslab.geometry import invert, transform_points
@@ -22,6 +21,7 @@ from fslab.mesh import (
     mesh_box,
     outline,
 )
+from fslab.samples import sample_path
 
 EYE_LEFT, EYE_RIGHT = 0, 1
 

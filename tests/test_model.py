@@ -6,6 +6,7 @@ import torch
 
 from fslab.decoders import Decoder, ResBlock, Upsample, count_doublings, icnr_
 from fslab.encoders import TimmEncoder, load_pretrained, probe_encoder
+from fslab.errors import RunError
 from fslab.model import PRESETS, ModelConfig, SwapAutoencoder, build_encoder
 
 MOBILENET = "mobilenetv2_100"
@@ -132,13 +133,13 @@ def test_a_backbone_of_other_normalisation_brings_its_own():
     ],
 )
 def test_unfit_backbones_are_refused_in_one_sentence(name, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(RunError, match=message) as error:
         probe_encoder(name, 80)
     assert "\n" not in str(error.value)
 
 
 def test_maps_with_channels_last_are_refused_and_not_misread():
-    with pytest.raises(ValueError, match=r"swin_tiny.*\(1, 56, 56, 96\), not \(B, 96, H, H\)"):
+    with pytest.raises(RunError, match=r"swin_tiny.*\(1, 56, 56, 96\), not \(B, 96, H, H\)"):
         probe_encoder("swin_tiny_patch4_window7_224", 224)
 
 

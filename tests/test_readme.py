@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from fslab.samples import sample_path
 
 ROOT = Path(__file__).parents[1]

@@ -5,12 +5,12 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-from fslab.samples import sample_path
 
 from fslab.embedder import Embedder
 from fslab.faces import Detector, Face, FaceMesh
 from fslab.media import RgbFrame, decode_image, encode_image, read_frames
 from fslab.mesh import five_points, mesh_box
+from fslab.samples import sample_path
 from fslab.tracking import (
     CutDetector,
     FaceTracker,

@@ -2,12 +2,12 @@ import threading
 
 import numpy as np
 import pytest
-from fslab.samples import sample_path
 
 from fslab.errors import NoFaceFound, OutputError
 from fslab.faces import Face
 from fslab.media import probe, read_frames, write_video
 from fslab.provenance import verify
+from fslab.samples import sample_path
 from fslab.swap import Swapper
 from fslab.tracking import FrameFaces, TrackedFace
 from fslab.video import PersonChooser, VideoConfig, swap_video
