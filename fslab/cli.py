@@ -33,7 +33,7 @@ class Demo:
     """Extract, train, swap and evaluate the packaged synthetic people, ada and dan."""
 
     out: Annotated[Path, Doc("folder for everything the demo makes")] = Path("demo_out")
-    budget: Annotated[str, Doc("training time, such as 90s, 5m or 1h")] = "5m"
+    budget: Annotated[str, Doc("training time, such as 90s, 5m or 1h")] = "6m"
     overwrite: Overwrite = False
 
     def __post_init__(self):
