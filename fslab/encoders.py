@@ -33,6 +33,9 @@ class SmallEncoder(nn.Module):
         self.conv2 = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
         self.act = nn.LeakyReLU(0.1)
         self.code = nn.Conv2d(4 * width, latent_channels, 1)
+        for conv in (self.conv1, self.conv2):  # torch's default starts so small that learning sets in late
+            nn.init.kaiming_normal_(conv.weight, a=0.1)
+            nn.init.zeros_(conv.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Encode ``(B, 3, S, S)`` as ``(B, latent, S/16, S/16)``."""
