@@ -33,7 +33,8 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
     started = time.monotonic()
     prepare_folder(out, overwrite, MARKER)
     out.mkdir(exist_ok=True)
-    write_json(out / MARKER, {"made_by": "fslab demo", "budget": budget})
+    about = {"made_by": "fslab demo", "budget": budget}
+    write_json(out / MARKER, about)
     model, config = PRESETS["tiny"]
     folders = []
     for name in ("ada", "dan"):
@@ -51,16 +52,14 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
     report = evaluate(Evaluate(result, target, truth, folders[1], page, EvalConfig(), overwrite=True))
     sheet = out / "contact_sheet.png"
     with console.stage("contact sheet"):
-        about = {
-            "id": run.folder.name,
-            "sha256": run.weights_sha256,
-            "identities": run.identities,
-        }
+        weights = {"id": run.folder.name, "sha256": run.weights_sha256, "identities": run.identities}
         clips = [target, result, truth]
-        manifest = Manifest.new("contact sheet", clips, about, run.consents.values(), {"step": run.step})
+        manifest = Manifest.new("contact sheet", clips, weights, run.consents.values(), {"step": run.step})
         save_marked_image(sheet, moments_sheet(report.pictures.moments), manifest)
     code = verify(result)
-    console.say(f"\ndone in {time.monotonic() - started:.0f} s (training {budget})")
+    seconds = time.monotonic() - started
+    write_json(out / MARKER, about | {"seconds": round(seconds, 1), "steps": run.step})
+    console.say(f"\ndone in {seconds:.0f} s (training {budget})")
     for what, path in (
         ("video", result),
         ("contact sheet: target | swap | truth", sheet),
