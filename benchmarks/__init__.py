@@ -1,1 +1,5 @@
-"""Scripted measurements; `results/` holds what they found."""
+"""Scripted measurements; `results/` holds what they found. They run in the environment that the command line sets up."""
+
+from fslab.__main__ import set_environment
+
+set_environment()

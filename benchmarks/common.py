@@ -61,13 +61,17 @@ def compare(arms: dict[str, Callable[[], object]], repeats: int) -> dict[str, di
 
 
 def peak_memory(code: str, *args: str) -> float:
-    """Run Python code in a child process and return its peak resident memory in MB (Linux and macOS)."""
-    tail = "\nimport resource, sys\nm = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-    tail += "sys.stderr.write('PEAK %f' % (m / (1024 if sys.platform == 'linux' else 1048576)))"
+    """Run Python code in a child process and return its peak resident memory in MB (Linux).
+
+    ``VmHWM`` starts anew with the child's program; ``getrusage`` would count the parent's memory too.
+    """
+    tail = "\nimport re, sys\nfrom pathlib import Path\n"
+    tail += "kb = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text()).group(1)\n"
+    tail += "sys.stderr.write('PEAK ' + kb)"
     done = subprocess.run([sys.executable, "-c", code + tail, *args], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    return float(done.stderr.rsplit("PEAK ", 1)[1])
+    return float(done.stderr.rsplit("PEAK ", 1)[1]) / 1024
 
 
 def background(height: int, width: int) -> np.ndarray:

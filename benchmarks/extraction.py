@@ -12,18 +12,12 @@ from facenet_pytorch import MTCNN
 from benchmarks.common import compare, framed_clip, save
 from fslab.consent import Consent
 from fslab.extract import extract_faces
+from fslab.faces import box_iou
 from fslab.media import read_frames
 from fslab.samples import sample_path
 from fslab.tracking import smooth, track
 
 N_FRAMES, N_LOOP, STILL = 400, 24, 30
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Return intersection over union of two boxes."""
-    w, h = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    inter = max(w, 0) * max(h, 0)
-    return float(inter / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter))
 
 
 def loop_faces(clip: Path, picks: set[int]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -33,7 +27,7 @@ def loop_faces(clip: Path, picks: set[int]) -> dict[int, tuple[np.ndarray, np.nd
         if frame.index in picks:
             boxes, scores, points = detector.detect(frame.rgb(), landmarks=True)
             good = [i for i, s in enumerate(scores) if s is not None and s > 0.9] if boxes is not None else []
-            found[frame.index] = (np.array([boxes[i] for i in good]), np.array([points[i] for i in good]))
+            found[frame.index] = tuple(np.array([a[i] for i in good], np.float64) for a in (boxes, points))
     return found
 
 
@@ -48,8 +42,8 @@ def agreement(clip: Path, picks: set[int]) -> dict[str, float]:
     for index, (boxes, points) in reference.items():
         for box, landmarks in zip(boxes, points, strict=True):
             total += 1
-            best = max(ours.get(index, []), key=lambda f: iou(f.box, box), default=None)
-            if best is not None and iou(best.box, box) >= 0.5:
+            best = max(ours.get(index, []), key=lambda f: box_iou(f.box, box), default=None)
+            if best is not None and box_iou(best.box, box) >= 0.5:
                 hits += 1
                 eyes = np.linalg.norm(landmarks[1] - landmarks[0])
                 errors.append(np.linalg.norm(best.landmarks - landmarks, axis=1) / eyes)

@@ -4,13 +4,20 @@ import os
 import sys
 
 
-def main() -> int:
-    """Run the command line.
+def set_environment() -> None:
+    """Tell the libraries how to share the machine; to be called before they are imported.
 
     Torch's worker threads normally spin while they wait. On a machine that is busy with anything else, two spinning
-    threads train up to ten times slower than sleeping ones; on an idle machine the difference is small.
+    threads train up to ten times slower than sleeping ones; on an idle machine the difference is small. OpenCV's own
+    threads would only get into the way of the pipeline's.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+
+
+def main() -> int:
+    """Run the command line."""
+    set_environment()
     from fslab.cli import main as run
 
     return run()

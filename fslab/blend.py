@@ -125,11 +125,15 @@ def paste(frame: Frame, crop: np.ndarray, mask: np.ndarray, matrix: np.ndarray) 
         mask: ``(S, S)`` float32 in [0, 1].
         matrix: ``(2, 3)`` frame -> crop, pixels.
     """
-    x0, y0, x1, y1 = crop_bounds(matrix, crop.shape[0], frame.size)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return
+    used = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    x0, y0, x1, y1 = crop_bounds(matrix, used, frame.size)
     region = frame.crop(x0, y0, x1, y1)
     unalign, size = invert(shift_matrix(matrix, x0, y0)), (y1 - y0, x1 - x0)
-    alpha = warp(np.pad(mask[1:-1, 1:-1], 1), unalign, size)[..., None]  # a border of zeros, repeated, stays zero
+    alpha = warp(np.pad(mask[1:-1, 1:-1], 1), unalign, size)  # a border of zeros, repeated, stays zero
     face = warp(crop, unalign, size, smooth=True)
-    changed = alpha[..., 0] > 1 / 512
-    blended = np.round(region + alpha * (face.astype(np.float32) - region)).astype(np.uint8)
+    changed = alpha > 1 / 512
+    blended = cv2.blendLinear(face, region, alpha, 1 - alpha)
     frame.paste(blended, x0, y0, changed)

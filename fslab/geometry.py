@@ -93,20 +93,21 @@ def rescale_matrix(matrix: np.ndarray, old_size: int, new_size: int) -> np.ndarr
 
 
 def crop_bounds(
-    matrix: np.ndarray, size: int, frame_size: tuple[int, int], margin: int = 2
+    matrix: np.ndarray, part: int | tuple[int, int, int, int], frame_size: tuple[int, int], margin: int = 2
 ) -> tuple[int, int, int, int]:
-    """Return the frame box ``(x0, y0, x1, y1)`` that holds the whole crop, clipped to the frame.
+    """Return the frame box ``(x0, y0, x1, y1)`` that holds a crop, clipped to the frame.
 
     Args:
         matrix: ``(2, 3)`` frame -> crop.
-        size: side of the crop, pixels.
+        part: side of the crop, pixels, or a box of whole crop pixels in it, its far edges exclusive.
         frame_size: (height, width) of the frame.
         margin: extra pixels for interpolation.
 
     Returns:
         Whole pixels, ``x1`` and ``y1`` exclusive; at least 2 x 2 even where the crop lies outside the frame.
     """
-    corners = np.array([[-0.5, -0.5], [size - 0.5, -0.5], [size - 0.5, size - 0.5], [-0.5, size - 0.5]])
+    left, top, right, bottom = (0, 0, part, part) if isinstance(part, int) else part
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]]) - 0.5
     points = transform_points(corners, invert(matrix))
     height, width = frame_size
     x0, y0 = np.floor(points.min(axis=0)).astype(int) - margin
@@ -136,7 +137,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int], smo
         image: ``(H, W)`` or ``(H, W, C)``, uint8 or float32.
         matrix: ``(2, 3)`` image -> result, pixels.
         size: side of the square result, or its (height, width).
-        smooth: interpolate with cubics, which suits enlarging, instead of straight lines.
+        smooth: interpolate with cubics, which keeps detail, instead of straight lines.
 
     Returns:
         ``(size, size[, C])`` of the input's type.
@@ -171,5 +172,5 @@ def crop_from_frame(frame: "Frame", matrix: np.ndarray, size: int) -> np.ndarray
         x0, y0 = min(x0, width - step) // step * step, min(y0, height - step) // step * step
         x1, y1 = min(-(-x1 // step), width // step) * step, min(-(-y1 // step), height // step) * step
         up = np.array([[shrink, 0, (shrink - 1) / 2], [0, shrink, (shrink - 1) / 2], [0, 0, 1]])
-        return warp(frame.crop(x0, y0, x1, y1, shrink), shift_matrix(matrix, x0, y0) @ up, size)
-    return warp(frame.crop(x0, y0, x1, y1), shift_matrix(matrix, x0, y0), size)
+        return warp(frame.crop(x0, y0, x1, y1, shrink), shift_matrix(matrix, x0, y0) @ up, size, smooth=True)
+    return warp(frame.crop(x0, y0, x1, y1), shift_matrix(matrix, x0, y0), size, smooth=True)

@@ -1,6 +1,5 @@
 """The commands' bodies: each runs one stage with a progress bar and prints what came out."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,10 +50,10 @@ def print_coverage(card: Coverage) -> None:
         console.say(
             f"  eye distance {card.eye_distance:.0f} px, sharpness {low:.0f} / {mid:.0f} / {high:.0f} (10/50/90 %)"
         )
-    columns = ["pitch / yaw", *(f"{a}..{b}" for a, b in pairwise(YAW_EDGES))]
-    names = [f"{a}..{b}" for a, b in pairwise(PITCH_EDGES)][::-1]
+    names = [f"{edge:+d}" for edge in PITCH_EDGES[:-1]][::-1]
     rows = [[name, *(str(n) if n else "·" for n in row)] for name, row in zip(names, card.poses, strict=True)]
-    console.table("  faces by pose, degrees", columns, rows)
+    columns = ["pitch / yaw", *(f"{edge:+d}" for edge in YAW_EDGES[:-1])]
+    console.table("  faces by pose; a bin begins at the angle shown, in degrees", columns, rows)
     for warning in card.warnings:
         console.say(f"  ! {warning}")
 

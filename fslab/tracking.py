@@ -23,7 +23,7 @@ SMOOTH_TOLERANCE = 0.04  # standard deviation of the weights in distance, share 
 class TrackConfig:
     """How faces are found and followed."""
 
-    detect_every: Annotated[int, Doc("the detector looks for new faces every so many frames")] = 25
+    detect_every: Annotated[int, Doc("the detector looks for new faces every so many frames")] = 50
     detect_long_side: Annotated[int, Doc("longer side of the reduced frame the detector sees, pixels")] = 480
     min_face: Annotated[float, Doc("smallest face looked for: share of the frame's short side, or pixels if > 1")] = (
         0.05

@@ -1,8 +1,8 @@
 """Shared material: short clips of the packaged synthetic people, their face sets, and a run trained for a few steps."""
 
-import os
+from fslab.__main__ import set_environment
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `fslab.__main__` does, before torch is imported
+set_environment()  # before torch is imported
 
 from dataclasses import replace
 from fractions import Fraction

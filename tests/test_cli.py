@@ -178,6 +178,17 @@ def test_a_damaged_checkpoint_is_never_trained_over(capsys, tmp_path, tiny_run, 
     assert {p.name: p.read_bytes() for p in broken.iterdir() if p.is_file()} == before
 
 
+def test_a_run_goes_on_with_its_own_split_and_state_only(capsys, tmp_path, tiny_run, facesets):
+    run_dir, folders = tmp_path / "run", [facesets[n].folder for n in ("ada", "dan")]
+    shutil.copytree(tiny_run.folder, run_dir)
+    line = complaint(capsys, "train", *folders, "--out", run_dir, "--steps", "14", "--held-out", "0.3")
+    assert "held_out 0.1" in line
+    shutil.copy(run_dir / "model.safetensors", run_dir / "state.safetensors")
+    before = (run_dir / "model.safetensors").read_bytes()
+    complaint(capsys, "train", *folders, "--out", run_dir, "--steps", "14")
+    assert (run_dir / "model.safetensors").read_bytes() == before
+
+
 def test_a_run_folder_that_is_not_one(capsys, tmp_path, short_clips, facesets):
     (tmp_path / "notes.txt").write_text("mine")
     assert "run folder" in complaint(

@@ -25,6 +25,7 @@ def test_the_demo_goes_from_footage_to_a_measured_and_marked_clip(demo, capsys):
         assert name in out
     assert verify(demo / "out.mp4").state == "marked"
     assert verify(demo / "contact_sheet.png").state == "marked"
+    assert json.loads((demo / "demo.json").read_text())["seconds"] > 0
     metrics = json.loads((demo / "report" / "report.json").read_text())["metrics"]
     assert {"closure", "leak", "identity_gap_closed"} <= set(metrics)
 

@@ -8,6 +8,8 @@ from fslab.faces import Detector, FaceMesh
 from fslab.media import RgbFrame, read_frames, write_image
 from fslab.preview import face_of_crop, preview_rows
 from fslab.provenance import verify
+from fslab.run import Run
+from fslab.storage import sha256_file
 from fslab.swap import SwapConfig, Swapper, choose_replaced, is_person, swap_frame, swap_image, swap_manifest
 
 
@@ -125,3 +127,9 @@ def test_the_preview_is_the_converter_on_held_out_faces(tiny_run, facesets):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SwapConfig(**wrong)
+
+
+def test_the_manifest_names_the_weights_that_drew(tiny_run, short_clips):
+    manifest = swap_manifest(Swapper(tiny_run, "dan"), "ada", short_clips["ada"])
+    assert manifest.run["sha256"] == sha256_file(tiny_run.folder / "model.safetensors")
+    assert Run.load(tiny_run.folder).weights_sha256 == manifest.run["sha256"]
