@@ -31,7 +31,7 @@ class ExtractConfig:
     coverage: Annotated[float, Doc("share of the crop's side that the face template spans, 0 to 1")] = 0.64
     quality: Annotated[int, Doc("JPEG quality of the stored crops, 1 to 100")] = 95
     smooth: Annotated[int, Doc("landmarks are averaged over this many frames before and after, 0 = off")] = 3
-    embed_every: Annotated[int, Doc("an identity embedding is taken of every n-th face of a track")] = 12
+    embed_every: Annotated[int, Doc("an identity embedding is taken of every n-th face of a track")] = 25
     min_eyes: Annotated[float, Doc("faces with a smaller eye distance are dropped, pixels")] = 16.0
     min_sharpness: Annotated[float, Doc("faces below this share of the person's median sharpness are dropped")] = 0.3
     min_difference: Annotated[float, Doc("a face that differs less from the last kept one is dropped, grey levels")] = (

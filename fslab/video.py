@@ -26,7 +26,7 @@ class VideoConfig:
     """How a clip is followed and written."""
 
     smooth: Annotated[int, Doc("landmarks are averaged over this many frames before and after, 0 = off")] = 4
-    batch: Annotated[int, Doc("frames whose faces go through the network together")] = 8
+    batch: Annotated[int, Doc("frames whose faces go through the network together")] = 4
     embed_every: Annotated[int, Doc("a followed face's identity is checked again every n-th frame")] = 25
     lookahead: Annotated[int, Doc("frames seen before it is decided who a new face is")] = 8
     track: Annotated[TrackConfig, Doc("how faces are followed")] = field(default_factory=TrackConfig)
@@ -156,10 +156,10 @@ def swap_video(
         def stage(items: Iterable, depth: int) -> Iterator:
             return stages.enter_context(closing(prefetch(items, depth)))  # ends with the block, whatever happens in it
 
-        followed = stage(track(stage(read_frames(source), 8), config.track), 4)
-        chosen = stage(chooser.choose(smooth(followed, config.smooth)), 4)
-        drawn = stage(convert(swapper, chosen, config.batch), config.batch)
-        for faces, changed in stage(blend_frames(swapper, drawn), 4):
+        followed = stage(track(stage(read_frames(source), 4), config.track), 2)
+        chosen = stage(chooser.choose(smooth(followed, config.smooth)), 2)
+        drawn = stage(convert(swapper, chosen, config.batch), 2)
+        for faces, changed in stage(blend_frames(swapper, drawn), 2):
             writer.write(faces.frame)
             done, swapped = done + 1, swapped + changed
             if on_progress:
