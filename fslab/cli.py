@@ -28,6 +28,9 @@ Overwrite = Annotated[bool, Doc("replace what stands at the output")]
 Preset = Literal[tuple(PRESETS)]
 
 
+ABOUT = "Swap faces of people who agreed. In order: doctor, consent, extract, train, swap, evaluate, verify."
+
+
 @dataclass(frozen=True)
 class Demo:
     """Extract, train, swap and evaluate the packaged synthetic people, ada and dan."""
@@ -230,7 +233,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal or file without UTF-8 gets '?', not a crash
     try:
         command = tyro.cli(
-            OmitSubcommandPrefixes[_commands(argv)], args=argv, prog="fslab", description=__doc__.split("\n")[0]
+            OmitSubcommandPrefixes[_commands(argv)],
+            args=argv,
+            prog="fslab",
+            description=ABOUT,
         )
     except ValueError as error:  # a value that a configuration refuses
         console.complain(str(error))

@@ -129,6 +129,8 @@ class Consent:
         Raises:
             ConsentError: if the file is missing, is not JSON or is not a valid record; the message names the file.
         """
+        if not Path(path).exists():
+            raise ConsentError("a consent record", f"no file '{path}'", "make it with `fslab consent new`")
         record = read_json(path, "a consent record", ConsentError)
         try:
             return cls.from_dict(record)

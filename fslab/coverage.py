@@ -56,6 +56,10 @@ def _warnings(identity: str, kept: list[FaceRecord], yaw: np.ndarray, eyes: floa
     for side, share in (("left", np.mean(yaw < -10)), ("right", np.mean(yaw > 10))):
         if share < 0.05:
             found.append(f"{identity} hardly ever looks to the picture's {side} ({share:.0%} of faces): film that too.")
+    pitch = np.array([r.pose[1] for r in kept])
+    for way, share in (("up", np.mean(pitch > 5)), ("down", np.mean(pitch < -5))):
+        if share < 0.02:
+            found.append(f"{identity} hardly ever looks {way} ({share:.0%} of faces): film that too.")
     opened = np.array([r.expression["mouth_open"] for r in kept])
     if np.percentile(opened, 95) - np.percentile(opened, 5) < 0.05:
         found.append(f"{identity}'s mouth hardly moves: film some talking.")

@@ -17,9 +17,9 @@ from fslab.preview import preview_rows
 from fslab.provenance import Manifest, save_marked_image
 from fslab.provenance import verify as verify_file
 from fslab.report import write_report
-from fslab.run import Run
+from fslab.run import Run, is_run
 from fslab.storage import prepare_output
-from fslab.swap import Swapper, swap_image
+from fslab.swap import Swapper, choose_replaced, swap_image
 from fslab.train import TrainConfig, TrainHooks, choose_device
 from fslab.train import train as train_run
 from fslab.video import swap_video
@@ -27,6 +27,9 @@ from fslab.viz import coverage_card, image_grid
 
 if TYPE_CHECKING:
     from fslab import cli
+
+
+FEW_STEPS = 400  # of `tiny`; with fewer, the packaged people are not recognisable
 
 
 def extract(footage: Path, out: Path, identity: str, consent: Path, config: ExtractConfig, overwrite: bool) -> FaceSet:
@@ -61,13 +64,20 @@ def print_coverage(card: Coverage) -> None:
 def train(folders: list[Path], out: Path, model: ModelConfig, config: TrainConfig) -> Run:
     """Train a run with a live line of its losses and previews in the run folder."""
     facesets = [FaceSet.load(folder) for folder in folders]
+    if is_run(out):
+        before = Run.load(out)
+        console.say(f"  going on with the run in {out}: step {before.step}, {before.seconds:.0f} s so far")
     with console.stage(f"train {' and '.join(f.identity for f in facesets)}", "%") as progress:
         hooks = TrainHooks(
             on_step=lambda s: progress(round(100 * s.progress), 100, f"step {s.step} loss {s.loss:.3f}"),
             on_preview=lambda run, path: save_preview(run, path, facesets),
         )
         run = train_run(facesets, out, model, config, hooks)
-    console.say(f"  {run.step} steps in {run.seconds:.0f} s; run folder {out}")
+    console.say(f"  {run.step} steps in {run.seconds:.0f} s; run folder {out}, previews in {out / 'previews'}")
+    if not run.finished:
+        console.say("  stopped before its time and saved: the same command goes on")
+    elif run.step < FEW_STEPS:
+        console.say("  a very short training: expect a smear, and raise --budget to go on")
     return run
 
 
@@ -87,7 +97,8 @@ def swap(command: "cli.Swap") -> None:
     swapper = Swapper(run, command.identity, command.config)
     if is_image(command.target):
         n_faces = swap_image(swapper, command.target, output, command.replace)
-        console.say(f"  {n_faces} face(s) as {command.identity}; {output}")
+        person = choose_replaced(run, command.identity, command.replace)
+        console.say(f"  {n_faces} face(s): {person} as {command.identity}; {output}")
         return
     with console.stage(f"swap {command.target.name}") as progress:
         done = swap_video(swapper, command.target, output, command.replace, command.video, progress)
@@ -106,7 +117,10 @@ def evaluate(command: "cli.Evaluate") -> EvalReport:
     rows = [
         [METRICS[name].title, METRICS[name].text(value), METRICS[name].unit, METRICS[name].better]
         for name, value in report.metrics.items()
+        if value is not None
     ]
+    if command.truth is None:
+        console.say("  no --truth given: closure, leak, PSNR and what else needs it are left out")
     console.table("  quality", ["metric", "value", "unit", "better"], rows)
     console.say(f"  {command.out / 'index.html'}")
     return report

@@ -46,7 +46,7 @@ def prepare_output(path: Path, overwrite: bool) -> Path:
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise OutputError("a new path", f"'{path}' exists", "choose another name or pass --overwrite")
+        raise OutputError("a new path", f"'{path}', which exists", "choose another name or pass --overwrite")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

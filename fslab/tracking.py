@@ -104,7 +104,7 @@ class FaceTracker:
     """Follows the faces of one clip, frame after frame.
 
     The mesh follows each face from its own last outline. The detector, on a reduced frame, looks for new faces at the
-    start of a shot and every ``detect_every`` frames (five times as often while nobody is in sight), and for a lost
+    start of a shot and every ``detect_every`` frames (ten times as often while nobody is in sight), and for a lost
     face when it is lost and 1, 3, 7, 15 ... frames later. Faces that come to cover each other end their tracks, so that
     a number never passes from one person to another.
     """
@@ -168,7 +168,7 @@ class FaceTracker:
             self._lost_at = self._now
 
     def _is_time_to_detect(self) -> bool:
-        every = self.config.detect_every if self._tracks else max(self.config.detect_every // 5, 1)
+        every = self.config.detect_every if self._tracks else max(self.config.detect_every // 10, 1)
         ago = self._now - self._lost_at
         return self._now - self._detected_at >= every or (ago <= every and ago & (ago + 1) == 0)
 
@@ -183,7 +183,7 @@ class FaceTracker:
                 found = [f for f in found if f is not face and box_iou(f.box, face.box) < 0.5]
                 self._confirm(frame, track, face)
         self._take_up(frame, found)
-        if not self._tracks and self._now - self._turned_at >= 4 * self.config.detect_every:
+        if not self._tracks and self._now - self._turned_at >= 2 * self.config.detect_every:
             self._turned_at = self._now  # rarely: it is slow
             self._take_up(frame, self._find(frame, self._detector.detect_any_roll))
 

@@ -29,8 +29,6 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     for name in ("ada.mp4", "dan.mp4", "ada_target.mp4"):
         shutil.copy(sample_path(name), folder / name)
-    shutil.copytree(sample_path("consents"), folder / "consents")
-    (folder / "consents" / "ada.json").unlink()  # the first command makes it
     return folder
 
 
