@@ -10,7 +10,7 @@ from fslab.faceset import FaceRecord
 
 YAW_EDGES = (-90, -45, -25, -10, 10, 25, 45, 90)
 PITCH_EDGES = (-90, -20, -7, 7, 20, 90)
-ENOUGH = 100  # kept faces below which a swap stays rough (measured on the packaged people: see README, Limits)
+ENOUGH = 100  # kept faces below which a swap stays rough (a rule of thumb, not measured)
 
 
 @dataclass(frozen=True)
