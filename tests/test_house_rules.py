@@ -13,8 +13,9 @@ ORDER = re.findall(
     r"\w+",
     """
     errors storage pipeline media geometry consent label provenance weights mesh embedder faces tracking faceset
-    coverage extract dataset encoders decoders losses schedule model run train blend swap video preview metrics meter
-    evaluate viz report doctor console stages cli demo samples assets
+    coverage extract dataset encoders decoders losses schedule model run train blend swap video preview labels
+    measures metrics meter evaluate viz report synth bench doctor console stages cli_synth cli demo samples
+    assets
     """,
 )
 FILES = sorted((ROOT / "fslab").rglob("*.py"))
