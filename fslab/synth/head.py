@@ -1,0 +1,181 @@
+"""One person's head and shoulders, ready to be posed: `Head(identity).parts(attributes)` gives the meshes of a frame.
+
+The origin of the world is the camera's aim: 0.55 dm below the middle between the two eyeballs of the head at rest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fslab.synth.assets import UNITS, Assets, Proxy, Target, load_assets
+from fslab.synth.identity import Identity
+from fslab.synth.looks import layer_textures, skin_bump, skin_texture
+from fslab.synth.region import face_region
+from fslab.synth.scene import Attributes, Part, rotation
+
+AIM = np.array([0.0, -0.55, 0.0])  # dm from the middle between the eyes to the world's origin
+PIVOT = np.array([0.0, -1.3, -1.0])  # dm from there to the joint that the head turns about
+NECK = (-2.15, -1.1)  # dm from there: torso below, head above, and the neck between twists smoothly
+NECK_LEAN = 0.15  # the neck's base lies higher at the back: dm of height per dm of depth
+GAZE_UNITS = {"Up": 11.0, "Down": 17.0, "In": 24.0, "Out": 24.0}  # degrees of gaze that an eyeLook unit stands for
+EYE_HELPERS = ("helper-l-eye", "helper-r-eye")
+KINDS = {
+    "eyes": ("eyes", "eye"), "brows": ("brows", "hair"), "lashes": ("lashes", "lash"), "teeth": ("mouth", "tooth"),
+    "tongue": ("mouth", "tooth"), "hair": ("hair", "hair"), "clothes": ("clothes", "cloth"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A proxy on one head: its offsets ``(V, 3)`` dm scaled, how far it turns with the head ``(V,)``, its texture."""
+
+    kind: str
+    proxy: Proxy
+    offsets: np.ndarray
+    turn: np.ndarray
+    texture: np.ndarray
+
+    def fit(self, vertices: np.ndarray) -> np.ndarray:
+        """Return its ``(V, 3)`` vertices on the base mesh's."""
+        return self.proxy.fit(vertices, self.offsets)
+
+
+def shape_of(identity: Identity, assets: Assets) -> np.ndarray:
+    """Return the base mesh ``(V, 3)`` float64 of a person at rest, dm, with the origin between the eyes."""
+    vertices = assets.vertices.astype(np.float64)
+    for name, weight in {**identity.macro, **identity.local}.items():
+        if target := assets.targets.get(name):
+            vertices[target.indices] += weight * target.offsets
+        else:
+            raise ValueError(f"an identity has a shape that is not packaged: {name}")
+    return vertices - np.mean([vertices[assets.helpers[name]].mean(0) for name in EYE_HELPERS], axis=0)
+
+
+def turn_weights(points: np.ndarray) -> np.ndarray:
+    """Return how far points ``(N, 3)``, dm from between the eyes, turn with the head: 0 torso to 1 head."""
+    low, high = NECK
+    t = np.clip((points[:, 1] + NECK_LEAN * points[:, 2] - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def turned(points: np.ndarray, weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Turn points ``(N, 3)`` about the neck by ``matrix``, each by its share of the angle; from eyes to world origin."""
+    angle = np.arccos(np.clip((np.trace(matrix) - 1) / 2, -1, 1))
+    if angle < 1e-9:
+        return (points - AIM).astype(np.float32)
+    axis = np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
+    axis /= 2 * np.sin(angle)
+    arm = points - PIVOT
+    cos, sin = np.cos(angle * weights)[:, None], np.sin(angle * weights)[:, None]
+    out = arm * cos + np.cross(axis, arm) * sin + axis * ((arm @ axis)[:, None] * (1 - cos))  # Rodrigues
+    return (out + (PIVOT - AIM)).astype(np.float32)
+
+
+class Head:
+    """A person's head and shoulders at rest, and the way to any frame of it.
+
+    Attributes:
+        identity: who.
+        vertices: ``(V, 3)`` float64 base mesh at rest, dm from between the eyes.
+        unit_gain: ``(V,)`` by which expression offsets are multiplied.
+        layers: what is fitted to the base mesh.
+        texture: ``(H, W, 3)`` uint8 sRGB skin; ``bump`` its height map, dm.
+    """
+
+    def __init__(self, identity: Identity):
+        assets = load_assets()
+        vertices = shape_of(identity, assets)
+        scale = assets.proxy_scale(vertices)
+        layers = []
+        for name, texture in layer_textures(identity).items():
+            proxy = assets.proxies[name]
+            layers.append(fitted_layer(name.split("/")[0], proxy, proxy.offsets * scale, texture, vertices))
+        self._assemble(identity, vertices, np.ones(len(vertices)), layers, skin_texture(identity))
+
+    def _assemble(
+        self, identity: Identity, vertices: np.ndarray, unit_gain: np.ndarray, layers: list[Layer], texture: np.ndarray
+    ) -> None:
+        assets = load_assets()
+        self.identity, self.vertices, self.unit_gain, self.layers = identity, vertices, unit_gain, tuple(layers)
+        self.texture, self.bump = texture, skin_bump(texture)
+        self.region = face_region()[: assets.n_skin].astype(np.float32)
+        self._turn = turn_weights(vertices[: assets.n_skin])
+        self._units = scaled_units(assets, unit_gain)
+        self._eyes = [vertices[assets.helpers[name]].mean(0) for name in EYE_HELPERS]
+
+    def shaped(self, expression: Mapping[str, float], gaze: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+        """Return the base mesh ``(V, 3)`` float64 of an expression, unturned, dm from between the eyes.
+
+        Raises:
+            ValueError: if a unit is not one of `fslab.synth.assets.UNITS`.
+        """
+        if unknown := sorted(set(expression) - set(UNITS)):
+            raise ValueError(f"expression units must be among ARKit's 52, got {', '.join(unknown)}")
+        vertices = self.vertices.copy()
+        for name, weight in {**expression, **lids_after_gaze(expression, gaze)}.items():
+            if weight:
+                unit = self._units[name]
+                vertices[unit.indices] += weight * unit.offsets
+        return vertices
+
+    def parts(self, attributes: Attributes) -> list[Part]:
+        """Return the meshes of a frame in world coordinates: the skin first, then what is on it.
+
+        Only ``vertices`` differ between two frames; all other arrays are the same objects.
+        """
+        assets = load_assets()
+        vertices = self.shaped(attributes.expression, attributes.gaze)
+        matrix = rotation(attributes.yaw, attributes.pitch, attributes.roll)
+        skin = turned(vertices[: assets.n_skin], self._turn, matrix)
+        parts = [
+            Part("skin", "skin", skin, assets.triangles, assets.uv, assets.uv_triangles, self.texture, self.region,
+                 self.bump)
+        ]  # fmt: skip
+        for layer in self.layers:
+            points = layer.fit(vertices)
+            if layer.kind == "eyes":
+                points = self._look(points, attributes.gaze)
+            name, material = KINDS[layer.kind]
+            proxy = layer.proxy
+            points = turned(points, layer.turn, matrix)
+            parts.append(Part(name, material, points, proxy.triangles, proxy.uv, proxy.uv_triangles, layer.texture))
+        return parts
+
+    def _look(self, points: np.ndarray, gaze: tuple[float, float]) -> np.ndarray:
+        """Return the eyeballs' vertices turned about their centres."""
+        matrix = rotation(gaze[0], gaze[1], 0)
+        centres = np.where(points[:, :1] > 0, self._eyes[0], self._eyes[1])
+        return (points - centres) @ matrix.T + centres
+
+
+def fitted_layer(kind: str, proxy: Proxy, offsets: np.ndarray, texture: np.ndarray, vertices: np.ndarray) -> Layer:
+    """Return a layer on the base mesh at rest."""
+    rest = proxy.fit(vertices, offsets)
+    return Layer(kind, proxy, offsets, turn_weights(rest), texture)
+
+
+def scaled_units(assets: Assets, gain: np.ndarray) -> dict[str, Target]:
+    """Return the expression units, offsets times ``gain``; the eyeballs don't move with them but with the gaze."""
+    still = np.zeros(len(gain), bool)
+    still[np.concatenate([assets.helpers[name] for name in EYE_HELPERS])] = True
+    units = {}
+    for name in UNITS:
+        target = assets.targets[f"units/{name}"]
+        keep = ~still[target.indices]
+        indices = target.indices[keep]
+        units[name] = Target(indices, target.offsets[keep] * gain[indices, None])
+    return units
+
+
+def lids_after_gaze(expression: Mapping[str, float], gaze: tuple[float, float]) -> dict[str, float]:
+    """Return the eyeLook units that go with a gaze: lids follow the eyeball, the less the more they are closed."""
+    x, y = gaze
+    wanted = {"Up": y, "Down": -y}
+    units = {}
+    for side, inward in (("Left", -x), ("Right", x)):  # the person's left eye is at the picture's right
+        open_share = 1 - expression.get(f"eyeBlink{side}", 0.0)
+        for way, angle in (wanted | {"In": inward, "Out": -inward}).items():
+            name = f"eyeLook{way}{side}"
+            units[name] = max(float(np.clip(angle / GAZE_UNITS[way], 0, 1)), expression.get(name, 0.0)) * open_share
+    return units

@@ -1,0 +1,257 @@
+"""Who a synthetic person is: shape, skin, eyes, brows, hair and clothes, drawn from a seed.
+
+Sex, age and group are balanced by construction: every 18 seeds in a row hold each of the 2 x 3 x 3 combinations once, in
+a shuffled order. Within them shape and skin vary and mix, so that no two people share either.
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from fslab.errors import FslabError
+from fslab.storage import read_json, write_json
+from fslab.synth.assets import DATA_FOLDER, load_assets, texture_names
+
+BENCH_SEEDS = range(0, 100)  # benchmark cases; nobody trains a base model on them
+GALLERY_SEEDS = range(100, 200)  # only looked up, to make recognising one of the others harder
+TRAIN_SEEDS = range(1000, 3000)  # for training
+
+SEXES, AGES, GROUPS = ("female", "male"), ("young", "middleage", "old"), ("african", "asian", "caucasian")
+STRATA = tuple((sex, age, group) for sex in SEXES for age in AGES for group in GROUPS)
+AGE_RANGES = {"young": (0.0, 0.25), "middleage": (0.35, 0.62), "old": (0.72, 0.95)}  # 0: 25 years, 1: 90 years
+TONE_RANGES = {"african": (-0.1, 0.6), "asian": (-0.35, 0.08), "caucasian": (-0.3, 0.06)}  # log of the brightness
+SIMILAR_TONE = 0.35  # log of the ratio of two skins' brightness, up to which two people are shown together
+
+# Spread and limit of a local target's weight by part of the head; nose weights over 0.5 tear the nostrils.
+LOCAL = {
+    "head": (0.35, 0.8), "forehead": (0.4, 0.9), "eyebrows": (0.4, 0.8), "eyes": (0.35, 0.7), "cheek": (0.45, 0.9),
+    "nose": (0.3, 0.5), "mouth": (0.35, 0.7), "chin": (0.4, 0.8), "ears": (0.4, 0.8), "neck": (0.3, 0.6),
+}  # fmt: skip
+OPPOSITES = {
+    "decr": "incr", "in": "out", "down": "up", "backward": "forward", "concave": "convex", "compress": "uncompress",
+}  # fmt: skip
+HEAD_SHAPES = (
+    "head-oval", "head-round", "head-rectangular", "head-square", "head-triangular", "head-invertedtriangular",
+    "head-diamond",
+)  # fmt: skip
+LEFT_OUT = ("head-age", "head-trans", "head-angle", "jaw-drop", "eye-push", "eye-trans", "ear-shape", "measure-")
+
+HAIR = {
+    "female": ("Braid01", "afro01", "bob01", "bob02", "long01", "ponytail01", "short03"),
+    "male": ("afro01", "short01", "short02", "short03", "short04"),
+}
+DARK, BROWN, LIGHT, RED = (0.012, 0.010, 0.009), (0.05, 0.027, 0.015), (0.30, 0.19, 0.09), (0.18, 0.055, 0.02)
+GREY, WHITE = (0.28, 0.27, 0.26), (0.62, 0.60, 0.57)  # linear RGB of a lit strand
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One person, complete: the same identity gives the same head.
+
+    Attributes:
+        seed: what it was drawn from.
+        sex, age, group: the combination it belongs to; ``macro`` and ``skin`` say how much of each it really is.
+        macro: weight by target name; sex, age, group and weight of the body.
+        local: weight by target name; the features of the face.
+        skin: share by texture name, summing to 1.
+        tone: gain of linear red, green, blue on the mixed skin.
+        freckles: how freckled, in [0, 1].
+        eyes, brows, lashes, hair, clothes: names of the packaged parts; no hair: "".
+        hair_colour, clothes_colour: linear RGB.
+    """
+
+    seed: int
+    sex: str
+    age: str
+    group: str
+    macro: Mapping[str, float]
+    local: Mapping[str, float]
+    skin: Mapping[str, float]
+    tone: tuple[float, float, float]
+    freckles: float
+    eyes: str
+    brows: str
+    lashes: str
+    hair: str
+    hair_colour: tuple[float, float, float]
+    clothes: str
+    clothes_colour: tuple[float, float, float]
+
+    def to_dict(self) -> dict:
+        """Return the identity as JSON types."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping) -> "Identity":
+        """Build an identity from `to_dict`; raises TypeError or KeyError if it is not one."""
+        triples = {name: tuple(data[name]) for name in ("tone", "hair_colour", "clothes_colour")}
+        return cls(**{**data, **triples})
+
+    def save(self, path: Path) -> None:
+        """Write the identity as JSON."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: Path) -> "Identity":
+        """Read an identity.
+
+        Raises:
+            FslabError: if the file is missing or holds something else.
+        """
+        data = read_json(path, "a synthetic person's identity", FslabError)
+        try:
+            return cls.from_dict(data)
+        except (TypeError, KeyError) as reason:
+            raise FslabError(
+                f"a synthetic person's identity in '{path}'", f"something else ({reason})", "write it again"
+            ) from reason
+
+
+@cache
+def local_pairs() -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+    """Return the features that identities vary: folder, the targets of a negative weight, those of a positive one.
+
+    Left and right targets of one feature go together.
+    """
+    names = [name for name in load_assets().targets if name.split("/")[0] in LOCAL]
+    found: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+    for name in names:
+        folder, feature = name.split("/")
+        feature = feature[2:] if feature[:2] in ("l-", "r-") else feature
+        stem, _, end = feature.rpartition("-")
+        if any(part in feature for part in LEFT_OUT) or end not in {*OPPOSITES, *OPPOSITES.values()}:
+            continue
+        positive = end in OPPOSITES.values()
+        low = end if not positive else next(k for k, v in OPPOSITES.items() if v == end)
+        found.setdefault((folder, f"{stem}-{low}"), ([], []))[positive].append(name)
+    return tuple((folder, tuple(low), tuple(high)) for (folder, _), (low, high) in sorted(found.items()))
+
+
+def stratum(seed: int) -> tuple[str, str, str]:
+    """Return the (sex, age, group) of a seed: each of the 18 once in every 18 seeds in a row from a multiple of 18."""
+    block, place = divmod(seed, len(STRATA))
+    return STRATA[np.random.default_rng([block, 18]).permutation(len(STRATA))[place]]
+
+
+def draw_local(rng: np.random.Generator) -> dict[str, float]:
+    """Return weights of local targets: two thirds of the features, normal weights, within each part's limit."""
+    weights = {}
+    for folder, low, high in local_pairs():
+        spread, limit = LOCAL[folder]
+        active, weight = rng.random() < 0.67, float(np.clip(rng.normal(0, spread), -limit, limit))
+        if active:
+            weights.update(dict.fromkeys(high if weight > 0 else low, round(abs(weight), 3)))
+    weights[f"head/{HEAD_SHAPES[rng.integers(len(HEAD_SHAPES))]}"] = round(float(rng.uniform(0, 0.6)), 3)
+    return weights
+
+
+def draw_macro(rng: np.random.Generator, sex: str, age: str, group: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the weights of the macro targets, and the share of each group in them."""
+    other = GROUPS[(GROUPS.index(group) + rng.integers(1, 3)) % 3]
+    main = rng.uniform(0.65, 1)
+    shares = {group: main, other: 1 - main}
+    years, female = rng.uniform(*AGE_RANGES[age]), rng.uniform(0.82, 1) if sex == "female" else rng.uniform(0, 0.18)
+    fat = float(np.clip(rng.normal(0, 0.4), -0.8, 0.8))
+    builds = {"averageweight": 1 - abs(fat), "maxweight" if fat > 0 else "minweight": abs(fat)}
+    macro = {}
+    for s, sex_share in (("female", female), ("male", 1 - female)):
+        for a, age_share in (("young", 1 - years), ("old", years)):
+            for g, share in shares.items():
+                macro[f"macrodetails/{g}-{s}-{a}"] = share * sex_share * age_share
+            for build, share in builds.items():
+                macro[f"macrodetails/universal-{s}-{a}-averagemuscle-{build}"] = share * sex_share * age_share
+    return {name: round(float(weight), 4) for name, weight in macro.items()}, shares
+
+
+def draw_skin(rng: np.random.Generator, sex: str, age: str, group: str, shares: Mapping[str, float]) -> dict:
+    """Return ``skin`` and ``tone``: the skins of the shape's groups mixed, with some of a neighbouring age."""
+    near = AGES[int(np.clip(AGES.index(age) + rng.choice([-1, 1]), 0, 2))]
+    age_share = rng.uniform(0, 0.4)
+    skin: dict[str, float] = {}
+    for g, group_share in shares.items():
+        for a, share in ((age, 1 - age_share), (near, age_share)):
+            fitting = [name for name in texture_names("skin") if name.startswith(f"{a}_{g}_{sex}_")]
+            mix = rng.dirichlet(np.ones(len(fitting)))
+            for name, part in zip(fitting, mix):
+                skin[name] = skin.get(name, 0) + float(group_share * share * part)
+    low, high = TONE_RANGES[group]
+    brightness, warmth = rng.uniform(low, high), rng.normal(0, 0.05)
+    gain = np.exp(brightness * np.array([0.8, 1.0, 1.15]) + warmth * np.array([1, 0, -1]))
+    return {"skin": {k: round(v, 4) for k, v in skin.items()}, "tone": tuple(np.round(gain, 4).tolist())}
+
+
+def draw_colours(rng: np.random.Generator, age: str, group: str) -> dict:
+    """Return eye and hair colour, of those that occur in the group; old hair is grey."""
+    light_eyes = ("blue", "bluegreen", "deepblue", "green", "grey", "ice", "lightblue", "brownlight", "brown")
+    eyes = light_eyes[rng.integers(9)] if group == "caucasian" else ("brown", "brown", "brownlight")[rng.integers(3)]
+    a, b = rng.random(2)
+    colour = np.array(DARK) + (np.array(BROWN) - DARK) * a * (1 if group == "caucasian" else 0.5)
+    if group == "caucasian" and b < 0.55:
+        colour = colour + (np.array(LIGHT if b < 0.42 else RED) - colour) * rng.uniform(0.3, 1)
+    grey = {"young": 0.0, "middleage": rng.uniform(0, 0.5) ** 2, "old": rng.uniform(0.4, 1)}[age]
+    silver = np.array(GREY) + (np.array(WHITE) - GREY) * rng.random()
+    colour = colour + (silver - colour) * grey
+    return {"eyes": eyes, "hair_colour": tuple(np.round(colour, 4).tolist())}
+
+
+def draw(seed: int, attempt: int) -> Identity:
+    """Return the identity of a seed and the number of the attempt, without asking whether it was accepted."""
+    sex, age, group = stratum(seed)
+    rng = np.random.default_rng([seed, attempt, 7])
+    macro, shares = draw_macro(rng, sex, age, group)
+    skin = draw_skin(rng, sex, age, group, shares)
+    colours = draw_colours(rng, age, group)
+    assets = load_assets()
+    clothes = [name for name in assets.names("clothes") if name.startswith(f"{sex}_")]
+    saturation, cloth = rng.uniform(0.1, 0.8), rng.random(3)
+    cloth = (cloth * saturation + 1 - saturation) * rng.uniform(0.05, 0.5)
+    return Identity(
+        seed=seed, sex=sex, age=age, group=group, macro=macro, local=draw_local(rng), **skin, **colours,
+        freckles=round(float(rng.beta(1, 3)), 3), brows=rng.choice(assets.names("brows")).item(),
+        lashes=rng.choice(assets.names("lashes")).item() if sex == "female" else "Eyelashes01",
+        hair=rng.choice(HAIR[sex]).item(), clothes=rng.choice(clothes).item(),
+        clothes_colour=tuple(np.round(cloth, 4).tolist()),
+    )  # fmt: skip
+
+
+@cache
+def _table(folder: Path = DATA_FOLDER) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read ``people.npz``: seeds, the accepted attempt of each, and their embeddings."""
+    path = folder / "people.npz"
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return data["seeds"], data["attempts"], data["embeddings"].astype(np.float32)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as reason:
+        raise FslabError(
+            "the packaged table of people 'people.npz'", f"none that can be read ({reason})", "install fslab again"
+        ) from reason
+
+
+def draw_identity(seed: int) -> Identity:
+    """Return the person of a seed.
+
+    Args:
+        seed: one of `BENCH_SEEDS` or `GALLERY_SEEDS`, who are all far apart (see `gallery`), or of `TRAIN_SEEDS`.
+
+    Raises:
+        ValueError: for any other seed.
+        FslabError: if packaged data are missing.
+    """
+    if seed in TRAIN_SEEDS:
+        return draw(seed, 0)
+    if seed not in BENCH_SEEDS and seed not in GALLERY_SEEDS:
+        known = ", ".join(f"{r.start} to {r.stop - 1}" for r in (BENCH_SEEDS, GALLERY_SEEDS, TRAIN_SEEDS))
+        raise ValueError(f"a person's seed must be one of {known}, got {seed}")
+    seeds, attempts, _ = _table()
+    return draw(seed, int(attempts[np.flatnonzero(seeds == seed)[0]]))
+
+
+def gallery() -> tuple[np.ndarray, np.ndarray]:
+    """Return the seeds ``(N,)`` and dlib embeddings ``(N, 128)`` float32 of all people of the two short lists."""
+    seeds, _, embeddings = _table()
+    return seeds, embeddings
