@@ -1,0 +1,152 @@
+"""``fslab bench quality``: run a tier's cases, keep what is done, write ``quality.json`` and the page."""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from fslab import __version__
+from fslab.bench.case import TIERS, PairFiles, Tier
+from fslab.bench.page import write_page, write_sheet
+from fslab.bench.trial import ARMS, TRAINED, Trial, Watch
+from fslab.errors import OutputError
+from fslab.metrics import METRICS
+from fslab.schedule import choose_device
+from fslab.storage import explained, prepare_folder, read_json, write_json
+from fslab.traits import area_under_curve, time_to
+
+SCHEMA = 1
+MARKER = "quality.json"
+LEVEL = 0.5  # the closure whose time is asked for
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "av", "mitsuba", "pyoidn")
+
+
+def run_quality(
+    tier: str,
+    out: Path,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> dict:
+    """Render, train and score every case of a tier, or go on where an earlier call stopped.
+
+    Args:
+        tier: one of `TIERS`.
+        out: the folder for ``quality.json``, ``index.html`` and the cases; new, or of the same tier.
+        overwrite: do everything anew.
+        on_progress: called with (done, total) within each part of a case.
+        on_note: called with a sentence as each part begins.
+
+    Returns:
+        What ``quality.json`` holds.
+
+    Raises:
+        ValueError: if there is no such tier.
+        OutputError: if ``out`` holds something else, another tier's cases, or cannot be written.
+        KeyboardInterrupt: when stopped; the same call goes on.
+    """
+    if tier not in TIERS:
+        raise ValueError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
+    return run_tier(TIERS[tier], Path(out), overwrite, Watch(on_progress, on_note))
+
+
+def run_tier(tier: Tier, out: Path, overwrite: bool = False, watch: Watch | None = None) -> dict:
+    """Do what `run_quality` does, for any tier."""
+    watch = watch or Watch()
+    out = _open_folder(tier, Path(out), overwrite)
+    results: dict[str, dict] = {}
+    body = summarise(tier, results)
+    write_json(out / MARKER, body)
+    for i, case in enumerate(tier.cases):
+        watch.note(f"case {i + 1} of {len(tier.cases)}: {case.name}")
+        trial = Trial(tier, case, out / "cases" / case.name, watch)
+        results[case.name] = trial.run()
+        sheet = out / "pictures" / f"{case.name}.jpg"
+        if not sheet.exists():
+            write_sheet(sheet, PairFiles.load(trial.folder / "pair"), trial.swaps, results[case.name])
+        body = summarise(tier, results)
+        write_json(out / MARKER, body)
+        write_page(out, body)
+    return body
+
+
+def _open_folder(tier: Tier, out: Path, overwrite: bool) -> Path:
+    """Make the folder, or check that it is this tier's."""
+    prepare_folder(out, True, MARKER)
+    with explained(out):
+        if overwrite and out.exists():
+            shutil.rmtree(out)
+        (out / "pictures").mkdir(parents=True, exist_ok=True)
+    if (out / MARKER).exists():
+        what = f"a quality benchmark of tier '{tier.name}' in '{out}'"
+        body = read_json(out / MARKER, what, OutputError)
+        if not isinstance(body, dict) or body.get("schema") != SCHEMA or body.get("tier") != tier.to_dict():
+            found = body.get("tier", {}).get("name") if isinstance(body, dict) else None
+            fix = "choose another folder or pass --overwrite"
+            raise OutputError(what, f"one of tier '{found}' or of another version" if found else "another file", fix)
+    return out
+
+
+def summarise(tier: Tier, results: Mapping[str, dict]) -> dict:
+    """Return the body of ``quality.json``: what was run, on what, and what came of it, so far."""
+    hashes = {name: result["hash"] for name, result in results.items()}
+    cases = {c.name: {**asdict(c), "hash": hashes.get(c.name)} for c in tier.cases}
+    rows = {name: result["rows"] for name, result in results.items()}
+    curves = {name: result["curves"] for name, result in results.items()}
+    return {
+        "schema": SCHEMA,
+        "command": f"fslab bench quality --tier {tier.name}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "complete": len(results) == len(tier.cases),
+        "hardware": hardware(tier.device),
+        "versions": {"fslab": __version__, "python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "tier": tier.to_dict(),
+        "cases": cases,
+        "rows": rows,
+        "curves": curves,
+        "means": mean_rows(rows.values()),
+        "aggregates": {name: aggregates(curve) for name, curve in curves.items()},
+        "faces": {name: result["faces"] for name, result in results.items()},
+        "seconds": {name: result["seconds"] for name, result in results.items()},
+        "notes": {name: result["notes"] for name, result in results.items()},
+    }
+
+
+def mean_rows(cases: Sequence[Mapping[str, Mapping]]) -> dict[str, dict[str, float | None]]:
+    """Return each arm's mean of each metric over the cases that have it; None where none has."""
+    means: dict[str, dict[str, float | None]] = {}
+    for arm in ARMS:
+        found = {m: [case[arm][m] for case in cases if case[arm].get(m) is not None] for m in METRICS}
+        means[arm] = {m: sum(v) / len(v) if v else None for m, v in found.items()}
+    return means
+
+
+def aggregates(curves: Mapping[str, Sequence[Mapping]]) -> dict[str, dict[str, float | None]]:
+    """Return what each trained arm's closure curve comes to: "area", and "seconds_to" reaching `LEVEL`."""
+    found: dict[str, dict[str, float | None]] = {}
+    for arm in TRAINED:
+        points = [(p["seconds"], p["metrics"]["closure"]) for p in curves[arm] if p["metrics"]["closure"] is not None]
+        seconds, closures = [s for s, _ in points], [c for _, c in points]
+        area = area_under_curve(seconds, closures) if len(points) > 1 else None
+        found[arm] = {"area": area, "seconds_to": time_to(seconds, closures, LEVEL) if points else None}
+    return found
+
+
+def hardware(device: str = "auto") -> dict[str, str | int]:
+    """Describe the machine, without its name."""
+    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
+    chosen = choose_device(device)
+    gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "none"
+    return {
+        "cpu": cpu, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": gpu, "device": chosen.type, "threads": torch.get_num_threads(),
+    }  # fmt: skip
