@@ -1,0 +1,79 @@
+"""How skin, eyes, hair, lashes, teeth and cloth reflect: textures and heights as Mitsuba materials."""
+
+import importlib
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fslab.errors import FslabError
+from fslab.synth.scene import Part
+from fslab.synth.studio import to_linear
+
+HAIR_GAIN = 1.3  # hair cards are painted thin; a little more opacity closes the scalp without hardening the edge
+
+
+@cache
+def load_mitsuba() -> ModuleType:
+    """Return Mitsuba, set up once for the process: plain CPU rendering, errors only.
+
+    Raises:
+        FslabError: if it is not installed.
+    """
+    try:
+        mitsuba = importlib.import_module("mitsuba")
+    except ImportError as reason:
+        raise FslabError("the renderer Mitsuba", f"none ({reason})", "run 'pip install mitsuba pyoidn'") from reason
+    mitsuba.set_variant("scalar_rgb")
+    mitsuba.set_log_level(mitsuba.LogLevel.Error)
+    return mitsuba
+
+
+def _texture(values: np.ndarray) -> dict[str, Any]:
+    """Return a bitmap texture of linear values ``(H, W, C)``."""
+    bitmap = load_mitsuba().Bitmap(np.ascontiguousarray(values, dtype=np.float32))
+    return {"type": "bitmap", "bitmap": bitmap, "raw": True, "wrap_mode": "clamp"}
+
+
+def _surface(part: Part, colour: np.ndarray) -> dict[str, Any]:
+    """Return the reflection of an opaque piece of ``part`` with linear ``colour (H, W, 3)``."""
+    base = {"base_color": _texture(colour)}
+    if part.material == "skin":
+        return {"type": "principled", "roughness": 0.45, "specular": 0.45, "sheen": 0.25, "flatness": 0.5, **base}
+    if part.material == "eye":
+        return {"type": "principled", "roughness": 0.35, "specular": 0.3, **base}
+    if part.material == "hair":
+        shine = {"roughness": 0.4, "anisotropic": 0.6, "eta": 1.5, "diff_trans": 0.5}
+        return {"type": "principledthin", **shine, **base}
+    if part.material == "lash":
+        return {"type": "twosided", "bsdf": {"type": "diffuse", "reflectance": base["base_color"]}}
+    if part.material == "tooth":
+        return {"type": "principled", "roughness": 0.2, "specular": 0.5, **base}
+    if part.material == "cloth":
+        return {"type": "twosided", "bsdf": {"type": "principled", "roughness": 0.8, "sheen": 0.4, **base}}
+    if part.material == "glass":
+        return {"type": "twosided", "bsdf": {"type": "principled", "roughness": 0.05, "specular": 0.6, **base}}
+    return {"type": "twosided", "bsdf": {"type": "principled", "roughness": 0.3, "specular": 0.5, **base}}
+
+
+def _eye(opacity: np.ndarray, inner: dict[str, Any]) -> dict[str, Any]:
+    """Return an eye: where the texture is clear lies the wet cornea, which mirrors a little of the light."""
+    wet = {"type": "twosided", "bsdf": {"type": "roughconductor", "material": "none", "alpha": 0.05}}
+    shell = {"type": "mask", "opacity": 0.06, "bsdf": wet}
+    return {"type": "blendbsdf", "weight": _texture(opacity), "clear": shell, "inner": inner}
+
+
+def material(part: Part) -> Any:
+    """Return the Mitsuba BSDF of ``part``'s texture, bump and material."""
+    surface = _surface(part, to_linear(part.texture[..., :3]))
+    if part.bump is not None:
+        surface = {"type": "bumpmap", "arbitrary": _texture(part.bump[..., None]), "bsdf": surface}
+    if part.texture.shape[-1] == 4 and part.texture[..., 3].min() < 255:
+        opacity = part.texture[..., 3:] / np.float32(255)
+        if part.material == "eye":
+            surface = _eye(opacity, surface)
+        else:
+            gain = HAIR_GAIN if part.material == "hair" else 1.0
+            surface = {"type": "mask", "opacity": _texture(np.minimum(opacity * gain, 1)), "bsdf": surface}
+    return load_mitsuba().load_dict(surface)
