@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from fslab.media import decode_image, encode_image
+from fslab.synth.studio import to_linear
 
 Degradation = Literal["none", "noise", "blur", "jpeg", "low-light"]
 DEGRADATIONS = get_args(Degradation)
@@ -25,17 +26,9 @@ _DEFOCUS, _STREAK = 0.006, 0.02  # radius of the disc and length of the streak, 
 _TURN = 0.15  # radians a frame by which the streak's direction wanders
 _JPEG_QUALITY = 18
 
-_LINEAR = np.arange(256, dtype=np.float32) / 255
-_LINEAR = np.where(_LINEAR <= 0.04045, _LINEAR / 12.92, ((_LINEAR + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def to_linear(frame: np.ndarray) -> np.ndarray:
-    """Return sRGB uint8 as linear float32 in [0, 1] (IEC 61966-2-1)."""
-    return _LINEAR[frame]
-
 
 def to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Return linear values, clipped to [0, 1], as sRGB uint8; the inverse of `to_linear`, exactly."""
+    """Return linear values, clipped to [0, 1], as sRGB uint8; the inverse of `to_linear`."""
     x = np.clip(linear, 0, 1)
     return np.rint(255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)).astype(np.uint8)
 

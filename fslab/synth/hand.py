@@ -18,7 +18,7 @@ _CURL = (5.0, 9.0, 7.0)  # degrees by which each joint bends towards the palm
 _THUMB = ((-0.22, -0.68, -0.06), (-0.43, -0.36, -0.16), (-0.47, -0.06, -0.24), (-0.44, 0.18, -0.29))
 _THUMB_RADII = (0.15, 0.115, 0.10, 0.078)
 _WRIST = np.array([0.0, -0.92, 0.0])
-_BLEND, _STEP = 0.07, 0.022
+_BLEND, _STEP = 0.07, 0.03
 _SLEEVE = (58, 66, 84)  # sRGB
 
 
@@ -74,7 +74,7 @@ def hand_parts(colour: tuple[int, int, int], left: bool = False) -> list[Part]:
         Parts "occluder" in decimetres; the origin lies at the root of the middle finger, y runs along the fingers.
     """
     bones, fingers = _bones()
-    vertices, triangles = surface(bones, _BLEND, _STEP)
+    vertices, triangles = surface(bones, _BLEND, _STEP)  # (V, 3), (T, 3)
     texture, uv = _paint(np.array(colour), vertices, fingers)
     skin = Part("occluder", "skin", vertices, triangles, uv, triangles, texture)
     t = np.linspace(0, 1, 24)

@@ -1,18 +1,19 @@
 """Things in front of a face, as parts of the scene, so that light, shadow and labels treat them like the rest.
 
-Glasses are fitted to the head at rest and ride on its skull; a hand comes up, moves in front of mouth and chin, and
+Glasses are fitted to the head at rest and turn with it; a hand comes up, moves in front of mouth and chin, and
 goes. Both keep clear of every head they are given, so that a target and the truth of its swap have the same thing in
 the same place.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
+from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from fslab.synth.hand import hand_parts
-from fslab.synth.scene import Attributes, Part
+from fslab.synth.head import AIM, Head, turned
+from fslab.synth.scene import Attributes, Part, rotation
 from fslab.synth.solids import tube
 
 Occluder = Literal["none", "glasses", "hand"]
@@ -26,44 +27,10 @@ _CLEAR = 0.012  # decimetres between a frame and the skin
 _EYES_APART = 0.577  # decimetres between the eyes of the base mesh, for which the glasses are drawn
 
 
-class Posable(Protocol):
-    """A head, as `fslab.synth.head.Head`."""
-
-    def parts(self, attributes: Attributes) -> list[Part]:
-        """Return the head's parts under attributes, always with the same vertices."""
-
-
-@dataclass(frozen=True)
-class Skull:
-    """How a head at rest is moved by a pose, read off vertices of the upper head that no expression moves.
-
-    ``rest`` ``(S, 3)`` are these vertices at rest; ``index`` ``(S,)`` their places in the part "skin".
-    """
-
-    rest: np.ndarray
-    index: np.ndarray
-
-    @classmethod
-    def of(cls, parts: Sequence[Part]) -> "Skull":
-        """Choose the vertices from the parts of a head at rest."""
-        skin, eyes = _part(parts, "skin"), _part(parts, "eyes")
-        above = skin.vertices[:, 1] > eyes.vertices[:, 1].mean() + 0.55
-        index = np.flatnonzero(above)
-        return cls(skin.vertices[index].astype(float), index)
-
-    def motion(self, parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
-        """Return rotation ``(3, 3)`` and shift ``(3,)``: posed = rest @ rotation.T + shift (Kabsch 1976)."""
-        posed = _part(parts, "skin").vertices[self.index].astype(float)
-        a, b = self.rest.mean(0), posed.mean(0)
-        u, _, vt = np.linalg.svd((posed - b).T @ (self.rest - a))
-        rotation = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
-        return rotation, b - rotation @ a
-
-
 class Worn:
     """What a head wears or what passes before it, for every frame of a track."""
 
-    def __init__(self, kind: Occluder, heads: Sequence[Posable], n_frames: int, seed: int):
+    def __init__(self, kind: Occluder, heads: Sequence[Head], n_frames: int, seed: int):
         """Make the thing once.
 
         Args:
@@ -78,27 +45,25 @@ class Worn:
         if kind == "none":
             return
         rests = [head.parts(Attributes()) for head in heads]
-        self._head, self._skull = heads[0], Skull.of(rests[0])
         if kind == "glasses":
             self._parts = glasses(rests, seed)
             return
         eyes, mouth = (_part(rests[0], name).vertices for name in ("eyes", "mouth"))
-        self._parts = hand_parts(skin_colour(_part(rests[0], "skin")), left=_side(seed) > 0)
+        self._parts = hand_parts(skin_colour(rests[0]), left=_side(seed) > 0)
         self._mouth = np.array([0.0, mouth[:, 1].mean(), _front(rests, eyes[:, 1].mean())])
 
     def parts(self, index: int, attributes: Attributes) -> list[Part]:
         """Return the parts "occluder" of frame ``index``; none where there is nothing."""
         if self._kind == "none":
             return []
-        rotation, shift = self._skull.motion(self._head.parts(replace(attributes, expression={})))
         if self._kind == "glasses":
-            return [replace(p, vertices=_moved(p.vertices, rotation, shift)) for p in self._parts]
+            return [replace(p, vertices=_with_head(p.vertices, attributes)) for p in self._parts]
         way = hand_way(index, self._n_frames, self._seed)
         if way is None:
             return []
         turn, offset = way
-        place = rotation @ self._mouth + shift
-        return [replace(p, vertices=_moved(p.vertices, turn, place + offset)) for p in self._parts]
+        place = _with_head(self._mouth[None], attributes)[0] + offset
+        return [replace(p, vertices=(p.vertices @ turn.T + place).astype(np.float32)) for p in self._parts]
 
 
 def _part(parts: Sequence[Part], name: str) -> Part:
@@ -106,8 +71,10 @@ def _part(parts: Sequence[Part], name: str) -> Part:
     return next(p for p in parts if p.name == name)
 
 
-def _moved(vertices: np.ndarray, rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    return (vertices @ rotation.T + shift).astype(np.float32)
+def _with_head(points: np.ndarray, attributes: Attributes) -> np.ndarray:
+    """Return points ``(N, 3)`` that belong to the head at rest where its pose takes them."""
+    matrix = rotation(attributes.yaw, attributes.pitch, attributes.roll)
+    return turned(points + AIM, np.ones(len(points)), matrix)
 
 
 def _front(rests: Sequence[Sequence[Part]], eye_height: float) -> float:
@@ -116,13 +83,16 @@ def _front(rests: Sequence[Sequence[Part]], eye_height: float) -> float:
     return max(float(v[(abs(v[:, 0]) < 0.4) & (abs(v[:, 1] - eye_height + 0.5) < 0.5), 2].max()) for v in skins)
 
 
-def skin_colour(skin: Part) -> tuple[int, int, int]:
-    """Return the median colour of a face's skin, sRGB."""
-    inside = (skin.region[skin.triangles] > 0.9).all(axis=1)
-    uv = skin.uv[skin.uv_triangles[inside].ravel()]
+def skin_colour(rest: Sequence[Part]) -> tuple[int, int, int]:
+    """Return the median colour of the cheeks of a head at rest, sRGB."""
+    skin, eyes = _part(rest, "skin"), _part(rest, "eyes").vertices
+    centres = skin.vertices[skin.triangles].mean(axis=1) - [0, eyes[:, 1].mean(), eyes[:, 2].mean()]
+    x, y, z = np.abs(centres[:, 0]), centres[:, 1], centres[:, 2]
+    cheeks = (x > 0.22) & (x < 0.5) & (y > -0.55) & (y < -0.2) & (z > -0.4)
+    uv = skin.uv[skin.uv_triangles[cheeks].ravel()] * [1, -1] + [0, 1]
     height, width = skin.texture.shape[:2]
-    x, y = np.clip(uv[:, 0] * width, 0, width - 1).astype(int), np.clip((1 - uv[:, 1]) * height, 0, height - 1)
-    return tuple(int(c) for c in np.median(skin.texture[y.astype(int), x, :3], axis=0))
+    columns, rows = np.clip((uv * [width, height]).astype(int), 0, [width - 1, height - 1]).T
+    return tuple(int(c) for c in np.median(skin.texture[rows, columns, :3], axis=0))
 
 
 def _side(seed: int) -> float:
