@@ -64,16 +64,22 @@ def _eye(opacity: np.ndarray, inner: dict[str, Any]) -> dict[str, Any]:
     return {"type": "blendbsdf", "weight": _texture(opacity), "clear": shell, "inner": inner}
 
 
+def opacity_of(part: Part) -> np.ndarray | None:
+    """Return how much of the light ``part``'s texture stops, ``(H, W)`` float32 in [0, 1], or None if all of it."""
+    if part.texture.shape[-1] == 3 or part.texture[..., 3].min() == 255:
+        return None
+    gain = HAIR_GAIN if part.material == "hair" else 1.0
+    return np.minimum(part.texture[..., 3] * np.float32(gain / 255), 1)
+
+
 def material(part: Part) -> Any:
     """Return the Mitsuba BSDF of ``part``'s texture, bump and material."""
     surface = _surface(part, to_linear(part.texture[..., :3]))
     if part.bump is not None:
         surface = {"type": "bumpmap", "arbitrary": _texture(part.bump[..., None]), "bsdf": surface}
-    if part.texture.shape[-1] == 4 and part.texture[..., 3].min() < 255:
-        opacity = part.texture[..., 3:] / np.float32(255)
-        if part.material == "eye":
-            surface = _eye(opacity, surface)
-        else:
-            gain = HAIR_GAIN if part.material == "hair" else 1.0
-            surface = {"type": "mask", "opacity": _texture(np.minimum(opacity * gain, 1)), "bsdf": surface}
+    opacity = opacity_of(part)
+    if opacity is not None and part.material == "eye":
+        surface = _eye(opacity[..., None], surface)
+    elif opacity is not None:
+        surface = {"type": "mask", "opacity": _texture(opacity[..., None]), "bsdf": surface}
     return load_mitsuba().load_dict(surface)
