@@ -11,14 +11,18 @@ import numpy as np
 
 from fslab.errors import MediaError, NoFaceFound
 from fslab.faces import Face
+from fslab.labels import ClipLabels
 from fslab.media import Frame, probe, read_frames, read_marks
-from fslab.meter import EvalConfig, Meter
+from fslab.meter import EvalConfig, Meter, References, exact_face
 from fslab.metrics import METRICS, Metric
 from fslab.pipeline import prefetch
 from fslab.storage import sha256_file
-from fslab.tracking import FrameFaces, TrackConfig, track
+from fslab.tracking import FrameFaces, TrackConfig, TrackedFace, track
+from fslab.traits import Gallery
 
-__all__ = ["METRICS", "EvalConfig", "EvalReport", "Metric", "Moment", "Pictures", "evaluate_videos"]
+__all__ = [
+    "METRICS", "EvalConfig", "EvalReport", "Gallery", "Metric", "Moment", "Pictures", "References", "evaluate_videos",
+]  # fmt: skip
 
 SCHEMA = 1
 
@@ -55,8 +59,9 @@ class EvalReport:
     """What a swapped video scores.
 
     ``metrics`` maps names of `METRICS` to values, None where one could not be taken; ``baselines`` holds the same for
-    untouched ``target`` and, where there is one, the ``truth``. ``per_frame`` maps names to one value a frame, None
-    where none was taken. ``inputs`` says what was compared: file names, hashes, size, rate. ``notes`` are sentences to
+    the untouched ``target``, the ``truth``, where there is one, and whatever other clips were given. ``per_frame`` maps
+    names to one value a frame, None where none was taken. ``inputs`` says what was compared: file names, hashes, size,
+    rate, what was known. ``own_errors`` are those of the estimators, see `Meter.own_errors`. ``notes`` are sentences to
     read with the figures. ``pictures`` stay in memory and are not part of the JSON.
     """
 
@@ -68,11 +73,12 @@ class EvalReport:
     inputs: dict
     settings: dict
     notes: tuple[str, ...] = ()
+    own_errors: dict[str, float] = field(default_factory=dict)
     pictures: Pictures = field(default_factory=Pictures, repr=False, compare=False)
 
     def to_dict(self) -> dict:
         """Return the report as JSON types, without the pictures."""
-        names = ("metrics", "baselines", "per_frame", "n_frames", "n_faces", "inputs", "settings")
+        names = ("metrics", "baselines", "per_frame", "n_frames", "n_faces", "inputs", "settings", "own_errors")
         return {"schema": SCHEMA, **{n: getattr(self, n) for n in names}, "notes": list(self.notes)}
 
     @classmethod
@@ -128,11 +134,13 @@ def _close_up(frame: Frame, box: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA if reach > side else cv2.INTER_CUBIC)
 
 
-def _in_step(paths: dict[str, Path], config: TrackConfig) -> Iterator[tuple[FrameFaces, dict[str, Frame]]]:
-    """Yield the same moment of every clip, with the target's faces.
+def _in_step(
+    paths: dict[str, Path], config: TrackConfig, labels: ClipLabels | None
+) -> Iterator[tuple[FrameFaces, dict[str, Frame]]]:
+    """Yield the same moment of every clip, with the target's faces: the labelled one, or those that are found.
 
     Raises:
-        MediaError: if the clips differ in size, length or timing.
+        MediaError: if the clips differ in size, length or timing, or the labels are of another clip.
     """
     half = float(0.5 / probe(paths["target"]).fps)
     with ExitStack() as stack:
@@ -140,7 +148,8 @@ def _in_step(paths: dict[str, Path], config: TrackConfig) -> Iterator[tuple[Fram
         def opened(stream: Iterator) -> Iterator:
             return stack.enter_context(closing(prefetch(stream, 4)))
 
-        followed = opened(track(opened(read_frames(paths["target"])), config))
+        footage = opened(read_frames(paths["target"]))
+        followed = opened(track(footage, config)) if labels is None else _labelled(footage, labels, paths["target"])
         others = {arm: opened(read_frames(path)) for arm, path in paths.items() if arm != "target"}
         first: dict[str, float] = {}
         for n_before in count():
@@ -154,6 +163,28 @@ def _in_step(paths: dict[str, Path], config: TrackConfig) -> Iterator[tuple[Fram
                 raise _differs(paths, {a: f"{n} frames" for a, n in counts.items()}, "the same number of frames")
             _check_pair(paths, frames, first, half)
             yield faces, frames
+
+
+def _labelled(frames: Iterator[Frame], labels: ClipLabels, path: Path) -> Iterator[FrameFaces]:
+    """Yield every frame with the face its labels tell of.
+
+    Raises:
+        MediaError: if the labels are of a clip of another size or length.
+    """
+    n_frames = 0
+    for n_frames, frame in enumerate(frames, start=1):
+        if tuple(frame.size) != tuple(labels.size):
+            raise _misfit(path, *(f"{size[1]} x {size[0]} pixels" for size in (frame.size, labels.size)))
+        if n_frames > len(labels):
+            n_frames += sum(1 for _ in frames)
+            break
+        yield FrameFaces(frame, (TrackedFace(0, exact_face(labels, n_frames - 1)),))
+    if n_frames != len(labels):
+        raise _misfit(path, f"{n_frames} frames", f"{len(labels)} frames")
+
+
+def _misfit(path: Path, wanted: str, found: str) -> MediaError:
+    return MediaError(f"labels of {wanted}, as '{path.name}' has", f"labels of {found}", "give that clip's own labels")
 
 
 def _check_pair(paths: dict[str, Path], frames: dict[str, Frame], first: dict[str, float], half: float) -> None:
@@ -178,34 +209,36 @@ def evaluate_videos(
     swapped: Path,
     target: Path,
     truth: Path | None = None,
-    source_embedding: np.ndarray | None = None,
+    references: References | None = None,
     config: EvalConfig | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvalReport:
     """Measure a swapped video.
 
-    The face is looked for in the target, frame by frame; its outline is the mask for the swap, the target and the truth
-    alike, less the visible label's box. The clips stream: memory grows with their length by a few numbers a frame.
+    Without labels the face is looked for in the target, frame by frame, and its outline is the mask; with labels the
+    mask is exact. It is the same for every clip, less the visible label's box. The clips stream: memory grows with
+    their length by a few numbers a frame.
 
     Args:
         swapped: the swapped video.
         target: the footage it was made from.
         truth: what a perfect swap looks like, where that is known.
-        source_embedding: ``(128,)`` of the person put in, as `FaceSet.embedding` gives it.
+        references: what else is known: the source's embedding, exact labels, a gallery; and other clips to score.
         config: see `EvalConfig`.
         on_progress: called with (frames done, frames expected or 0).
 
     Raises:
-        MediaError: if a clip cannot be read, or the clips differ in size, length or timing.
+        MediaError: if a clip cannot be read, or clips and labels differ in size, length or timing.
         NoFaceFound: if the target shows no face.
     """
-    config = config or EvalConfig()
+    config, references = config or EvalConfig(), references or References()
     paths = {"target": Path(target), "swap": Path(swapped)} | ({"truth": Path(truth)} if truth else {})
+    paths |= {name: Path(path) for name, path in references.others.items()}
     infos = {arm: probe(path) for arm, path in paths.items()}
     expected = infos["target"].n_frames
     meter, album, n_frames = None, _Album(expected, config), 0
-    for faces, frames in _in_step(paths, config.track):
-        meter = meter or Meter(tuple(paths), faces.frame.size, source_embedding, config)
+    for faces, frames in _in_step(paths, config.track, references.labels):
+        meter = meter or Meter(tuple(paths), faces.frame.size, references, config)
         face, badness = meter.add(faces, frames)
         album.offer(frames, face, badness)
         n_frames += 1
@@ -218,7 +251,7 @@ def evaluate_videos(
             "use footage with a larger, clearer face",
         )
     inputs = {arm: {"file": path.name, "sha256": sha256_file(path)} for arm, path in paths.items()}
-    inputs |= {"size": list(meter.size), "fps": float(infos["target"].fps), "source": source_embedding is not None}
+    inputs |= {"size": list(meter.size), "fps": float(infos["target"].fps), **_known(references)}
     return EvalReport(
         metrics=meter.arms["swap"].metrics(meter.arms["target"]),
         baselines={arm: meter.arms[arm].metrics(meter.arms["target"]) for arm in paths if arm != "swap"},
@@ -228,8 +261,15 @@ def evaluate_videos(
         inputs=inputs,
         settings=asdict(config),
         notes=tuple(_notes(meter, n_frames, inputs)),
+        own_errors=meter.own_errors(),
         pictures=Pictures(tuple(album.moments), tuple(album.worst), read_marks(paths["swap"])),
     )
+
+
+def _known(references: References) -> dict[str, bool | int]:
+    """Say what was known beside the clips; "gallery" is its number of people."""
+    n_people = len(references.gallery.embeddings) if references.gallery else 0
+    return {"source": references.source is not None, "labels": references.labels is not None, "gallery": n_people}
 
 
 def _notes(meter: Meter, n_frames: int, inputs: dict) -> Iterator[str]:
@@ -247,6 +287,10 @@ def _notes(meter: Meter, n_frames: int, inputs: dict) -> Iterator[str]:
         yield f"In {unswapped} of {meter.n_faces} frames the face is as in the footage: it was not swapped there."
     if meter.n_unread:
         yield f"In {meter.n_unread} frames the face mesh sees a face in the footage but none in the swap."
+    if own := meter.own_errors():
+        units = {"pose": "degrees", "mouth": "eye spans", "eyes": "eye widths"}
+        told = ", ".join(f"{name} {own[name]:.2g} {unit}" for name, unit in units.items() if name in own)
+        yield f"The estimators' own mean error, on the truth against its labels: {told}."
     if "truth" not in inputs:
         yield "No truth was given, so nothing here says how near the swap is to the right answer."
     if not inputs["source"]:

@@ -1,41 +1,57 @@
 """The ruler at work: frame by frame it measures the face in every arm and keeps running scores.
 
 Three *arms* go through the same formulas: the swap, the untouched target and the truth, so that every figure stands
-between what doing nothing and what a perfect swap would score.
+between what doing nothing and what a perfect swap would score. Other clips may join them under names of their own.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from typing_extensions import Doc
 
-from fslab.faces import Embedder, Face, FaceMesh, chip_matrix, estimate_pose, expression, outline
+from fslab.faces import Embedder, Face, FaceMesh, chip_matrix, estimate_pose, expression, five_points, outline
 from fslab.geometry import crop_from_frame
 from fslab.label import MIN_SIDE, VisibleLabel
-from fslab.media import Frame
-from fslab.metrics import (
-    METRICS,
+from fslab.labels import ClipLabels
+from fslab.measures import (
     SSIM_RADIUS,
     TruthSums,
+    colour_difference,
     edge_band,
-    eyes_error,
     flicker,
-    identity_distance,
     mean_difference,
-    mouth_error,
+    ms_ssim,
     polygon_mask,
-    pose_error,
     second_difference,
     ssim,
-)  # fmt: skip
+    warping_error,
+)
+from fslab.media import Frame
+from fslab.mesh import mesh_box
+from fslab.metrics import METRICS
 from fslab.tracking import FrameFaces, TrackConfig, TrackedFace
+from fslab.traits import (
+    Gallery,
+    eyes_error,
+    gaze_error,
+    identity_distance,
+    iris_offset,
+    landmark_error,
+    mouth_error,
+    pose_error,
+    top1,
+)
 
 SERIES = (
-    "time", "closure", "psnr", "ssim", "sharpness", "band_error", "flicker", "identity_source", "identity_target",
-    "pose_error", "mouth_error", "eyes_error", "unsteadiness", "change",
+    "time", "closure", "psnr", "ssim", "ms_ssim", "sharpness", "band_error", "colour_error", "flicker", "warp_excess",
+    "identity_source", "identity_target", "pose_error", "mouth_error", "eyes_error", "pose_to_truth", "gaze_to_truth",
+    "mouth_to_truth", "eyes_to_truth", "landmark_error", "unsteadiness", "change",
 )  # fmt: skip
+RESERVED = ("target", "swap", "truth", "size", "fps", "source", "labels", "gallery")
 Box = tuple[int, int, int, int]
 
 
@@ -48,6 +64,7 @@ class EvalConfig:
     min_change: Annotated[
         float, Doc("a face that differs less from the footage counts as not swapped, grey levels")
     ] = 4.0
+    has_label: Annotated[bool, Doc("the swap carries the visible label: the pixels of its box do not count")] = True
     n_moments: Annotated[int, Doc("frames shown in the report, spread over the clip")] = 4
     n_worst: Annotated[int, Doc("worst frames shown in the report")] = 4
     picture_side: Annotated[int, Doc("longer side of the report's pictures, pixels")] = 480
@@ -58,6 +75,33 @@ class EvalConfig:
             raise ValueError("embed_every must be >= 1, edge_band > 0 and min_change >= 0")
         if self.n_moments < 1 or self.n_worst < 0 or self.picture_side < 64:
             raise ValueError("n_moments must be >= 1, n_worst >= 0 and picture_side >= 64")
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """What is known beside the footage and the truth; each part may be left out.
+
+    Attributes:
+        source: ``(128,)`` embedding of the person put in, as `FaceSet.embedding` gives it; the gallery's if left out.
+        labels: exact labels of the truth (without a truth: of the target). Then the pixels that count are those of
+            ``labels.face``, with its shares for weights, and no detector decides anything.
+        gallery: people among whom a recogniser should find the person put in.
+        others: further clips made from the same footage, by name; they are scored as the swap is.
+
+    Raises:
+        ValueError: if one of the others takes a name that means something else in a report.
+    """
+
+    source: np.ndarray | None = None
+    labels: ClipLabels | None = None
+    gallery: Gallery | None = None
+    others: Mapping[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if taken := set(self.others) & set(RESERVED):
+            raise ValueError(f"others must have names of their own, got {', '.join(sorted(taken))}")
+        if self.source is None and self.gallery:
+            object.__setattr__(self, "source", np.asarray(self.gallery.embeddings)[self.gallery.index])
 
 
 class Arm:
@@ -110,32 +154,77 @@ class Patch:
     @classmethod
     def around(cls, polygon: np.ndarray, size: tuple[int, int], band: float, exclude: Box | None) -> "Patch | None":
         """Cut the patch of an outline, less the box ``exclude``; None where nothing of the face is in the frame."""
-        height, width = size
-        margin = int(np.ceil(band)) + 2 * SSIM_RADIUS
-        x0, y0 = np.clip(np.floor(polygon.min(axis=0)).astype(int) - margin, 0, (width, height)).tolist()
-        x1, y1 = np.clip(np.ceil(polygon.max(axis=0)).astype(int) + margin + 1, 0, (width, height)).tolist()
-        if x1 - x0 < 3 or y1 - y0 < 3:
+        box = _with_margin(np.floor(polygon.min(axis=0)), np.ceil(polygon.max(axis=0)), size, band)
+        if min(box[2] - box[0], box[3] - box[1]) < 3:
             return None
-        mask = polygon_mask(polygon - (x0, y0), (y1 - y0, x1 - x0))
+        return cls._less(box, polygon_mask(polygon - box[:2], (box[3] - box[1], box[2] - box[0])), band, exclude)
+
+    @classmethod
+    def of(cls, mask: np.ndarray, band: float, exclude: Box | None) -> "Patch | None":
+        """Cut the patch of a frame's mask, ``(H, W)`` in [0, 1]; the rest as `around`."""
+        y, x = np.nonzero(mask)
+        if not len(x):
+            return None
+        box = _with_margin(np.array([x.min(), y.min()]), np.array([x.max(), y.max()]), mask.shape, band)
+        return cls._less(box, mask[box[1] : box[3], box[0] : box[2]].astype(np.float32), band, exclude)
+
+    @classmethod
+    def _less(cls, box: Box, mask: np.ndarray, band: float, exclude: Box | None) -> "Patch | None":
         edge = edge_band(mask, band)
         if exclude:
-            hidden = np.s_[
-                max(exclude[1] - y0, 0) : max(exclude[3] - y0, 0), max(exclude[0] - x0, 0) : max(exclude[2] - x0, 0)
-            ]
-            mask[hidden] = edge[hidden] = False
-        return cls((x0, y0, x1, y1), mask, edge) if mask.any() else None
+            x0, y0, x1, y1 = (max(e - b, 0) for e, b in zip(exclude, box[:2] * 2))
+            mask[y0:y1, x0:x1] = edge[y0:y1, x0:x1] = False
+        return cls(box, mask, edge) if mask.any() else None
+
+
+def _with_margin(low: np.ndarray, high: np.ndarray, size: tuple[int, int], band: float) -> Box:
+    """Return the box of two corners and room for band and windows around it, cut at the frame."""
+    margin = int(np.ceil(band)) + 2 * SSIM_RADIUS
+    x0, y0 = np.clip(low.astype(int) - margin, 0, size[::-1]).tolist()
+    x1, y1 = np.clip(high.astype(int) + margin + 1, 0, size[::-1]).tolist()
+    return x0, y0, x1, y1
+
+
+def exact_face(labels: ClipLabels, index: int) -> Face:
+    """Return the labelled face of a frame; its mesh lies in the plane."""
+    mesh = np.pad(labels.mesh[index], ((0, 0), (0, 1)))
+    return Face(mesh_box(mesh), five_points(mesh), 1.0, mesh, 1.0)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a face does, as its mesh tells."""
+
+    mesh: np.ndarray
+    pose: tuple[float, float, float]
+    look: dict[str, float]
+    iris: float
+
+    @classmethod
+    def of(cls, face: Face, crop: np.ndarray, box: Box) -> "_Reading":
+        local = face.mesh[:, :2] - box[:2]
+        return cls(face.mesh, estimate_pose(face.mesh), expression(face.mesh), iris_offset(crop, local))
+
+    def errors(self, other: "_Reading", suffix: str) -> dict[str, float]:
+        """Return how far two readings are apart; ``suffix`` ends the names."""
+        return {
+            f"pose{suffix}": pose_error(self.pose, other.pose),
+            f"gaze{suffix}": gaze_error(self.iris, other.iris),
+            f"mouth{suffix}": mouth_error(self.look, other.look),
+            f"eyes{suffix}": eyes_error(self.look, other.look),
+        }
 
 
 class Meter:
     """Takes the frames of all arms one moment at a time and keeps the scores."""
 
-    def __init__(self, arms: tuple[str, ...], size: tuple[int, int], source: np.ndarray | None, config: EvalConfig):
-        self.config, self.source, self.size = config, source, size
+    def __init__(self, arms: tuple[str, ...], size: tuple[int, int], references: References, config: EvalConfig):
+        self.config, self.references, self.size = config, references, size
         self.arms = {name: Arm() for name in arms}
         self.series: dict[str, list[float | None]] = {name: [] for name in SERIES}
         self.mesh, self.embedder = FaceMesh(), Embedder()
-        self.exclude = VisibleLabel(size).box if min(size) >= MIN_SIDE else None
-        self.history: deque[dict[str, Frame]] = deque(maxlen=2)
+        self.exclude = VisibleLabel(size).box if config.has_label and min(size) >= MIN_SIDE else None
+        self.history: deque[tuple[dict[str, Frame], Patch | None]] = deque(maxlen=2)
         self.n_faces = self.n_crowded = self.n_unread = 0
         self._track: int | None = None
 
@@ -144,17 +233,33 @@ class Meter:
         if faces.cut:
             self.history.clear()
         chosen = self._choose(faces, frames)
-        patch = None
-        if chosen:
-            patch = Patch.around(outline(chosen.mesh), self.size, self.config.edge_band, self.exclude)
+        patch = self._patch(chosen) if chosen else None
         values = self._measure(patch, chosen, frames) if patch else {}
         self.n_faces += bool(values)
         own = values.get("swap", {}) | {"time": frames["target"].time}
         for name in SERIES:
             self.series[name].append(_clean(own.get(name)))
-        self.history.appendleft(frames)
+        self.history.appendleft((frames, patch))
         bad = own.get("error", own.get("pose_error"))
         return (chosen if values else None), _clean(bad)
+
+    def own_errors(self) -> dict[str, float]:
+        """Return how far the estimates of the truth are from its exact labels; empty where there are none.
+
+        "pose" degrees, "mouth" eye spans, "eyes" eye widths.
+        """
+        truth = self.arms.get("truth", Arm())
+        found = {name: _clean(truth.mean(f"{name}_known")) for name in ("pose", "mouth", "eyes")}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def _now(self) -> int:
+        return len(self.series["time"])
+
+    def _patch(self, face: Face) -> Patch | None:
+        if self.references.labels is None:
+            return Patch.around(outline(face.mesh), self.size, self.config.edge_band, self.exclude)
+        return Patch.of(self.references.labels.face[self._now] / 255, self.config.edge_band, self.exclude)
 
     def _choose(self, faces: FrameFaces, frames: dict[str, Frame]) -> Face | None:
         """Return the swapped face: the one that changed most; if none did, the same as before, or the largest."""
@@ -178,17 +283,18 @@ class Meter:
     def _measure(self, patch: Patch, face: Face, frames: dict[str, Frame]) -> dict[str, dict[str, float]]:
         """Return every arm's values at this moment and add them to the arms."""
         now = {arm: frame.crop(*patch.box) for arm, frame in frames.items()}
-        past = [{arm: frame.crop(*patch.box) for arm, frame in old.items()} for old in self.history]
+        past = [{arm: frame.crop(*patch.box) for arm, frame in old.items()} for old, _ in self.history]
         values = {arm: self._pixels(arm, now, past, patch) for arm in frames}
         fitted = {arm: self.mesh.fit(frame, face) for arm, frame in frames.items()}
         readable = {a: f for a, f in fitted.items() if f.mesh_score >= self.config.track.min_mesh_score}
         self.n_unread += "target" in readable and "swap" not in readable
-        if "target" in readable:
-            for arm, own in readable.items():
-                values[arm] |= _attributes(own, readable["target"])
-        if len(self.series["time"]) % self.config.embed_every == 0:
-            for arm, distances in self._identity(frames, {a: readable.get(a, face) for a in frames}).items():
-                values[arm] |= distances
+        parts = [self._attributes({a: _Reading.of(f, now[a], patch.box) for a, f in readable.items()})]
+        parts.append(self._warping(frames, patch))
+        if self._now % self.config.embed_every == 0:
+            parts.append(self._identity(frames, {a: readable.get(a, face) for a in frames}))
+        for part in parts:
+            for arm, found in part.items():
+                values[arm] |= found
         for arm, own in values.items():
             sums = TruthSums.of(now[arm], now["target"], now["truth"], patch.mask) if "truth" in now else None
             self.arms[arm].add(own, sums)
@@ -206,10 +312,44 @@ class Meter:
             footage = second_difference(now["target"], past[0]["target"], past[1]["target"], mask)
             values["unsteadiness"] = values["second_difference"] / footage if footage else float("nan")
         if "truth" in now:
-            values["ssim"] = ssim(own, now["truth"], mask)
+            values["ssim"], values["ms_ssim"] = ssim(own, now["truth"], mask), ms_ssim(own, now["truth"], mask)
+            values["colour_shift"], values["colour_error"] = colour_difference(own, now["truth"], mask)
             values["band_error"] = mean_difference(own, now["truth"], patch.band)
             if past:
                 values["flicker"] = flicker(own, past[0][arm], now["truth"], past[0]["truth"], mask)
+        return values
+
+    def _warping(self, frames: dict[str, Frame], patch: Patch) -> dict[str, dict[str, float]]:
+        """Return what each arm's skin changes since the last frame, more than the truth's does."""
+        labels, (earlier, before) = self.references.labels, self.history[0] if self.history else ({}, None)
+        if labels is None or before is None or "truth" not in frames:
+            return {}
+        x0, y0, x1, y1 = (f(a, b) for f, a, b in zip((min, min, max, max), patch.box, before.box))
+        flow, mask = labels.flow[self._now - 1, y0:y1, x0:x1], np.zeros((y1 - y0, x1 - x0), np.float32)
+        left, top = before.box[0] - x0, before.box[1] - y0
+        mask[top : top + before.mask.shape[0], left : left + before.mask.shape[1]] = before.mask
+        error = {
+            arm: warping_error(earlier[arm].crop(x0, y0, x1, y1), frame.crop(x0, y0, x1, y1), flow, mask)
+            for arm, frame in frames.items()
+        }
+        return {arm: {"warp_excess": value - error["truth"]} for arm, value in error.items()}
+
+    def _attributes(self, readings: dict[str, _Reading]) -> dict[str, dict[str, float]]:
+        """Return what each face does against the footage, the truth and the exact labels, where there are such."""
+        values: dict[str, dict[str, float]] = {arm: {} for arm in readings}
+        labels = self.references.labels
+        for arm, own in readings.items():
+            for other, suffix in (("target", "_error"), ("truth", "_to_truth")):
+                if other in readings:
+                    values[arm] |= own.errors(readings[other], suffix)
+            if labels is not None and "truth" in self.arms:
+                exact, flat = labels.mesh[self._now], expression(own.mesh[:, :2])
+                values[arm] |= {
+                    "landmark_error": landmark_error(own.mesh, exact),
+                    "pose_known": pose_error(own.pose, labels.pose[self._now]),
+                    "mouth_known": mouth_error(flat, expression(exact)),
+                    "eyes_known": eyes_error(flat, expression(exact)),
+                }
         return values
 
     def _identity(self, frames: dict[str, Frame], faces: dict[str, Face]) -> dict[str, dict[str, float]]:
@@ -217,17 +357,12 @@ class Meter:
         vectors = dict(zip(frames, self.embedder.embed_chips(np.stack(chips))))
         references = {
             "identity_target": vectors["target"],
-            "identity_source": self.source,
+            "identity_source": self.references.source,
             "to_truth": vectors.get("truth"),
         }
         known = {name: vector for name, vector in references.items() if vector is not None}
-        return {arm: {n: float(identity_distance(v, k)) for n, k in known.items()} for arm, v in vectors.items()}
-
-
-def _attributes(own: Face, target: Face) -> dict[str, float]:
-    look, wanted = expression(own.mesh), expression(target.mesh)
-    return {
-        "pose_error": pose_error(estimate_pose(own.mesh), estimate_pose(target.mesh)),
-        "mouth_error": mouth_error(look, wanted),
-        "eyes_error": eyes_error(look, wanted),
-    }
+        values = {arm: {n: float(identity_distance(v, k)) for n, k in known.items()} for arm, v in vectors.items()}
+        if gallery := self.references.gallery:
+            for arm, vector in vectors.items():
+                values[arm]["top1"] = top1(vector, gallery.embeddings, gallery.index)
+        return values

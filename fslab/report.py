@@ -20,11 +20,17 @@ from fslab.viz import plot_series, to_svg
 
 REPORT_FILE = "report.json"
 GROUPS = {
-    "Against the truth": ("closure", "leak", "identity_gap_closed", "psnr", "ssim", "sharpness", "band_error"),
-    "Who it is": ("identity_source", "identity_target", "share_swapped"),
-    "What the face does": ("pose_error", "mouth_error", "eyes_error"),
-    "How it moves": ("flicker", "flicker_relative", "unsteadiness"),
-}
+    "Against the truth": (
+        "closure", "leak", "identity_gap_closed", "psnr", "ssim", "ms_ssim", "sharpness", "band_error", "colour_shift",
+        "colour_error",
+    ),
+    "Who it is": ("identity_source", "identity_target", "top1", "share_swapped"),
+    "What the face does, against the truth": (
+        "pose_to_truth", "gaze_to_truth", "mouth_to_truth", "eyes_to_truth", "landmark_error",
+    ),
+    "What the face does, against the footage": ("pose_error", "mouth_error", "eyes_error"),
+    "How it moves": ("flicker", "flicker_relative", "warp_excess", "unsteadiness"),
+}  # fmt: skip
 HEADLINES = ("closure", "leak", "identity_gap_closed")
 HEADLINES_WITHOUT_TRUTH = ("share_swapped", "identity_target", "pose_error", "unsteadiness")
 PLOTS = ("closure", "ssim", "identity_source", "identity_target", "pose_error", "flicker", "unsteadiness", "change")
@@ -189,17 +195,19 @@ def _headline(report: EvalReport, name: str) -> dict:
 
 
 def _groups(report: EvalReport) -> Iterator[tuple[str, list[dict]]]:
-    """Yield the table's groups, heading and rows; no metrics of a missing truth, and last those that no group names."""
+    """Yield the table's groups, heading and rows; no metric that lacks what it needs, and last those no group names."""
     named = {name for names in GROUPS.values() for name in names}
     groups = {**GROUPS, "Other": tuple(name for name in METRICS if name not in named)}
     for heading, names in groups.items():
-        rows = [
-            _row(report, name, METRICS[name])
-            for name in names
-            if "truth" in report.inputs or not METRICS[name].needs_truth
-        ]
+        rows = [_row(report, name, METRICS[name]) for name in names if _is_known(report, METRICS[name])]
         if rows:
             yield heading, rows
+
+
+def _is_known(report: EvalReport, metric: Metric) -> bool:
+    """Tell whether what a metric needs was given."""
+    has_truth = "truth" in report.inputs or not metric.needs_truth
+    return has_truth and (not metric.also_needs or bool(report.inputs.get(metric.also_needs)))
 
 
 def _row(report: EvalReport, name: str, metric: Metric) -> dict:

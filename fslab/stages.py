@@ -8,7 +8,7 @@ import numpy as np
 from fslab import console
 from fslab.consent import Consent, require_consent
 from fslab.coverage import PITCH_EDGES, YAW_EDGES, Coverage, summarise
-from fslab.evaluate import METRICS, EvalReport, evaluate_videos
+from fslab.evaluate import METRICS, EvalReport, References, evaluate_videos
 from fslab.extract import ExtractConfig, extract_faces
 from fslab.faceset import FaceSet
 from fslab.media import is_image, write_image
@@ -111,7 +111,7 @@ def evaluate(command: "cli.Evaluate") -> EvalReport:
     source = FaceSet.load(command.source).embedding() if command.source else None
     with console.stage(f"evaluate {command.swapped.name}") as progress:
         report = evaluate_videos(
-            command.swapped, command.target, command.truth, source, command.config, on_progress=progress
+            command.swapped, command.target, command.truth, References(source), command.config, on_progress=progress
         )
         write_report(report, command.out, command.overwrite)
     rows = [

@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 def make_report(with_truth=True, **changes):
     arms = ("target", "swap", "truth") if with_truth else ("target", "swap")
-    known = {name for name, metric in METRICS.items() if with_truth or not metric.needs_truth}
+    known = {n for n, metric in METRICS.items() if (with_truth or not metric.needs_truth) and not metric.also_needs}
     values = {name: 0.25 if name in known else None for name in METRICS}
     series = {name: [0.1, None, 0.3] for name in ("closure", "ssim", "pose_error", "flicker", "unsteadiness", "change")}
     shade = {arm: np.full((90, 120, 3), 60 * i + 60, np.uint8) for i, arm in enumerate(arms)}
@@ -153,11 +153,24 @@ def test_every_known_figure_is_told_with_its_meaning(folder):
     page = Page((folder / "index.html").read_text(encoding="utf-8"))
     with_truth = "truth.mp4" in page.text
     for metric in METRICS.values():
-        shown = with_truth or not metric.needs_truth
+        shown = (with_truth or not metric.needs_truth) and not metric.also_needs
         assert (metric.meaning in page.text) == shown, metric.title
     assert "A note to read." in page.text
     assert "AI face swap" in page.text
     assert page.text.count("0.250") >= 3
+
+
+def test_what_was_known_beside_the_clips_is_told_and_other_clips_do_not_disturb(tmp_path):
+    inputs = make_report().inputs | {"labels": True, "gallery": 200, "colour only": {"file": "c.mp4", "sha256": "0"}}
+    metrics = make_report().metrics | {"landmark_error": 0.0312, "top1": 0.875, "warp_excess": -0.5}
+    baselines = make_report().baselines | {"colour only": metrics}
+    report = make_report(inputs=inputs, metrics=metrics, baselines=baselines, own_errors={"pose": 1.5})
+    page = Page(write_report(report, tmp_path / "r").read_text(encoding="utf-8"))
+    for metric in METRICS.values():
+        assert metric.meaning in page.text, metric.title
+    for words in ("3.1", "88", "−0.50", "the labels say a swap replaces"):
+        assert words in page.text
+    assert EvalReport.from_dict(json.loads((tmp_path / "r" / "report.json").read_text("utf-8"))) == report
 
 
 def test_the_json_holds_the_whole_report(folder):
