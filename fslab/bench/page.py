@@ -12,13 +12,13 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from fslab.bench.case import PairFiles
 from fslab.bench.trial import ARMS, TRAINED, face_labels
 from fslab.labels import ClipLabels
 from fslab.media import read_frames
 from fslab.metrics import METRICS
 from fslab.provenance import Manifest, save_marked_image
 from fslab.storage import write_bytes
+from fslab.synth.pair import Pair
 from fslab.viz import COLOURS, GRID, INK, MUTED, image_grid, to_svg
 
 ARM_NAMES = {
@@ -34,7 +34,7 @@ GAIN = 3  # how much the pictures of the difference are brightened
 CELL = 168  # height of a picture on a sheet, pixels
 
 
-def write_sheet(path: Path, pair: PairFiles, swaps: Path, result: Mapping) -> None:
+def write_sheet(path: Path, pair: Pair, swaps: Path, result: Mapping) -> None:
     """Write a case's pictures as one marked image: a strip for each arm, at two moments of the clip.
 
     A strip shows target, swap, truth and their difference, brightened.
@@ -110,13 +110,12 @@ def render_page(body: Mapping, sheets: Mapping[str, bytes]) -> str:
     known = [m for m in METRICS if any(row.get(m) is not None for row in body["means"].values())]
     return environment.from_string(source).render(
         body=body,
-        arms=ARM_NAMES,
         metrics={m: METRICS[m] for m in known},
         headlines={m: METRICS[m] for m in HEADLINES if m in known},
         text=lambda row, m: METRICS[m].text(row.get(m)),
         plots={case: list(_plots(case, curves, body["rows"][case])) for case, curves in body["curves"].items()},
         sheets={case: base64.b64encode(data).decode() for case, data in sheets.items()},
-        number=lambda v, unit="": "–" if v is None else f"{v:.3g}{unit}",
+        number=lambda v: "–" if v is None else f"{v:.3g}".replace("-", "\N{MINUS SIGN}"),
         names=ARM_NAMES,
         trained=TRAINED,
         arm_order=ARMS,

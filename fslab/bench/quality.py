@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 
 from fslab import __version__
-from fslab.bench.case import TIERS, PairFiles, Tier
+from fslab.bench.case import TIERS, Tier
 from fslab.bench.page import write_page, write_sheet
 from fslab.bench.trial import ARMS, TRAINED, Trial, Watch
 from fslab.errors import OutputError
 from fslab.metrics import METRICS
 from fslab.schedule import choose_device
 from fslab.storage import explained, prepare_folder, read_json, write_json
+from fslab.synth.pair import Pair
 from fslab.traits import area_under_curve, time_to
 
 SCHEMA = 1
@@ -69,7 +70,7 @@ def run_tier(tier: Tier, out: Path, overwrite: bool = False, watch: Watch | None
         results[case.name] = trial.run()
         sheet = out / "pictures" / f"{case.name}.jpg"
         if not sheet.exists():
-            write_sheet(sheet, PairFiles.load(trial.folder / "pair"), trial.swaps, results[case.name])
+            write_sheet(sheet, Pair.load(trial.folder / "pair"), trial.swaps, results[case.name])
         body = summarise(tier, results)
         write_json(out / MARKER, body)
         write_page(out, body)
@@ -128,13 +129,22 @@ def mean_rows(cases: Sequence[Mapping[str, Mapping]]) -> dict[str, dict[str, flo
 
 
 def aggregates(curves: Mapping[str, Sequence[Mapping]]) -> dict[str, dict[str, float | None]]:
-    """Return what each trained arm's closure curve comes to: "area", and "seconds_to" reaching `LEVEL`."""
+    """Return what each trained arm's closure curve comes to.
+
+    "area" is its mean height over the logarithm of the seconds that both arms' curves hold, None where they hold none;
+    "seconds_to" the time until it reaches `LEVEL`, None if it does not.
+    """
+    points = {a: [(p["seconds"], p["metrics"]["closure"]) for p in curves[a]] for a in TRAINED}
+    points = {a: tuple(zip(*((s, v) for s, v in p if v is not None))) for a, p in points.items()}
+    ends = [(p[0][0], p[0][-1]) for p in points.values() if p]
+    first, last = max(e[0] for e in ends), min(e[1] for e in ends)
     found: dict[str, dict[str, float | None]] = {}
-    for arm in TRAINED:
-        points = [(p["seconds"], p["metrics"]["closure"]) for p in curves[arm] if p["metrics"]["closure"] is not None]
-        seconds, closures = [s for s, _ in points], [c for _, c in points]
-        area = area_under_curve(seconds, closures) if len(points) > 1 else None
-        found[arm] = {"area": area, "seconds_to": time_to(seconds, closures, LEVEL) if points else None}
+    for arm, curve in points.items():
+        is_curve = bool(curve) and len(curve[0]) > 1
+        found[arm] = {
+            "area": area_under_curve(*curve, (first, last)) if is_curve and first < last else None,
+            "seconds_to": time_to(*curve, LEVEL) if is_curve else None,
+        }
     return found
 
 

@@ -10,20 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from fslab.bench.baselines import Change, colour_change, nearest_change, write_changed
-from fslab.bench.case import Case, PairFiles, Tier, pair_config
+from fslab.bench.case import Case, Tier, pair_config
 from fslab.bench.classic import ClassicConfig, ClassicTrainer
 from fslab.bench.curve import VIDEO, Snapshot, convert, moments, recipe_snapshots
 from fslab.errors import OutputError
-from fslab.evaluate import evaluate_videos
+from fslab.evaluate import EvalConfig, Gallery, References, evaluate_videos
 from fslab.extract import ExtractConfig, extract_faces
 from fslab.faceset import FaceSet
 from fslab.labels import ClipLabels
-from fslab.meter import EvalConfig, Gallery, References
 from fslab.model import PRESETS
 from fslab.run import Run
 from fslab.storage import explained, read_json, write_json
 from fslab.synth.identity import gallery
-from fslab.synth.pair import render_pair
+from fslab.synth.pair import Pair, render_pair
 
 TRAINED = ("classic", "fslab")
 ARMS = ("target", "colour", "nearest", *TRAINED, "truth")  # as the tables list them
@@ -56,7 +55,6 @@ class Trial:
         self.swaps = self.folder / "swaps"
         self.seconds: dict[str, float] = {}
         about = {"tier": tier.to_dict(), "case": asdict(case)}
-        about = {**about, "case": {k: _listed(v) for k, v in about["case"].items()}}
         path = self.folder / CASE_FILE
         what = f"the case '{case.name}' of tier '{tier.name}' in '{folder}'"
         if path.exists() and read_json(path, what, OutputError) != about:
@@ -97,15 +95,23 @@ class Trial:
         write_json(path, result)
         return result
 
-    def render(self) -> PairFiles:
-        """Render the pair, or go on with it."""
-        folder = self.folder / "pair"
-        if not (folder / "pair.json").exists():
-            with self._part("rendering", "render"):
-                render_pair(pair_config(self.case, self.tier), folder, self.watch.on_progress)
-        return PairFiles.load(folder)
+    def render(self) -> Pair:
+        """Render the pair, or go on with it.
 
-    def extract(self, pair: PairFiles, which: int) -> FaceSet:
+        Raises:
+            OutputError: if another pair stands there.
+        """
+        folder, config = self.folder / "pair", pair_config(self.case, self.tier)
+        if folder.exists():
+            pair = Pair.load(folder)
+            if pair.config != config:
+                what = f"the pair of the case '{self.case.name}' in '{folder}'"
+                raise OutputError(what, "one of another configuration", "choose another folder or pass --overwrite")
+            return pair
+        with self._part("rendering", "render"):
+            return render_pair(config, folder, on_progress=self.watch.on_progress)
+
+    def extract(self, pair: Pair, which: int) -> FaceSet:
         """Extract the face set of A (0) or B (1)."""
         consent, footage = pair.consents[which], (pair.a_train, pair.b_train)[which]
         folder = self.folder / "faces" / "ab"[which]
@@ -116,7 +122,7 @@ class Trial:
             config = ExtractConfig(size=min(2 * self.tier.model_size, self.tier.frame_size))
             return extract_faces(footage, folder, consent, config, on_progress=self.watch.on_progress).faceset
 
-    def train(self, arm: str, pair: PairFiles, facesets: list[FaceSet]) -> list[Snapshot]:
+    def train(self, arm: str, pair: Pair, facesets: list[FaceSet]) -> list[Snapshot]:
         """Train an arm for the tier's budget and convert the target at each of its moments."""
         when, path = moments(self.tier.budget), self.folder / SNAPSHOT_FILE
         kept = [Snapshot(**s) for s in read_json(path, "snapshots", OutputError)] if path.exists() else []
@@ -147,7 +153,7 @@ class Trial:
         config = replace(config, budget=f"{budget:g}s", device=self.tier.device)
         return recipe_snapshots(facesets, folder, replace(model, size=self.tier.model_size), config, tell), []
 
-    def baseline(self, name: str, pair: PairFiles) -> Path:
+    def baseline(self, name: str, pair: Pair) -> Path:
         """Write the clip of a baseline, unless it stands."""
         clip = self.swaps / f"{name}.mp4"
         if not clip.exists():
@@ -156,7 +162,7 @@ class Trial:
         return clip
 
     def measure(
-        self, pair: PairFiles, facesets: list[FaceSet], snapshots: dict[str, list[Snapshot]], clips: dict[str, Path]
+        self, pair: Pair, facesets: list[FaceSet], snapshots: dict[str, list[Snapshot]], clips: dict[str, Path]
     ) -> dict:
         """Score every arm and snapshot in one pass over the frames."""
         swaps = {f"{s.arm} {s.step}": self.clip_of(s, pair) for arm in TRAINED for s in snapshots[arm]}
@@ -168,7 +174,7 @@ class Trial:
         with self._part("measuring", "measure"):
             report = evaluate_videos(
                 self.clip_of(final, pair), pair.target, pair.truth, references,
-                EvalConfig(n_moments=1, n_worst=0), self.watch.on_progress,
+                EvalConfig(embed_every=3, n_moments=1, n_worst=0), self.watch.on_progress,
             )  # fmt: skip
         scores = {**report.baselines, f"fslab {final.step}": report.metrics}
         last = {arm: snapshots[arm][-1] for arm in TRAINED}
@@ -183,26 +189,19 @@ class Trial:
             "clips": {**{n: p.name for n, p in clips.items()}, **{arm: last[arm].clip for arm in TRAINED}},
         }  # fmt: skip
 
-    def clip_of(self, snapshot: Snapshot, pair: PairFiles) -> Path:
+    def clip_of(self, snapshot: Snapshot, pair: Pair) -> Path:
         """Return the clip of a snapshot: the target itself where nobody was found to swap."""
         return self.swaps / snapshot.clip if snapshot.clip else pair.target
 
 
-def _listed(value: object) -> object:
-    """Return a value as JSON would give it back: tuples become lists."""
-    if isinstance(value, dict):
-        return {k: _listed(v) for k, v in value.items()}
-    return [_listed(v) for v in value] if isinstance(value, (tuple, list)) else value
-
-
-def _change(name: str, pair: PairFiles) -> Change:
+def _change(name: str, pair: Pair) -> Change:
     """Return what a baseline does to the target's frames."""
     if name == "colour":
         return colour_change(pair.target, pair.labels("target"), pair.b_train, pair.labels("b_train"))
     return nearest_change(pair.labels("target"), pair.b_train, pair.labels("b_train"))
 
 
-def face_labels(pair: PairFiles) -> ClipLabels:
+def face_labels(pair: Pair) -> ClipLabels:
     """Return the truth's labels with the face as far as it reaches in the target or the truth."""
     truth, target = pair.labels("truth"), pair.labels("target")
     return replace(truth, face=np.maximum(truth.face, target.face))
