@@ -119,7 +119,7 @@ def _in_front(hits: _Hits, solid: np.ndarray, n_pixels: int) -> _Hits:
 
 
 def _coverage(hits: _Hits, opacity: np.ndarray) -> np.ndarray:
-    """Return how much of the light each hit stops on its way to the camera, in [0, 1]: opacity behind what is nearer."""
+    """Return how much of a pixel each hit makes up, in [0, 1]: its opacity behind what is nearer."""
     passed = np.log(np.maximum(1 - opacity, 1e-6))
     before = np.cumsum(passed) - passed
     first = np.r_[True, hits.pixel[1:] != hits.pixel[:-1]]
