@@ -36,7 +36,7 @@ class Worn:
         Args:
             kind: one of `OCCLUDERS`.
             heads: the head it belongs to, whose pose it follows, and others that must have room behind it.
-            n_frames: length of the track; the hand is there in its middle half.
+            n_frames: length of the track; the hand is before the face in its middle half.
             seed: of the make of the glasses, or of the hand's way.
         """
         if kind not in OCCLUDERS:
@@ -53,15 +53,12 @@ class Worn:
         self._mouth = np.array([0.0, mouth[:, 1].mean(), _front(rests, eyes[:, 1].mean())])
 
     def parts(self, index: int, attributes: Attributes) -> list[Part]:
-        """Return the parts "occluder" of frame ``index``; none where there is nothing."""
+        """Return the parts "occluder" of frame ``index``, the same triangles in every frame."""
         if self._kind == "none":
             return []
         if self._kind == "glasses":
             return [replace(p, vertices=_with_head(p.vertices, attributes)) for p in self._parts]
-        way = hand_way(index, self._n_frames, self._seed)
-        if way is None:
-            return []
-        turn, offset = way
+        turn, offset = hand_way(index, self._n_frames, self._seed)
         place = _with_head(self._mouth[None], attributes)[0] + offset
         return [replace(p, vertices=(p.vertices @ turn.T + place).astype(np.float32)) for p in self._parts]
 
@@ -100,20 +97,19 @@ def _side(seed: int) -> float:
     return float(np.random.default_rng([seed, _TAG, 1]).choice([-1, 1]))
 
 
-def hand_way(index: int, n_frames: int, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return rotation and offset from the mouth of the hand in a frame, or None while it is out of the picture.
+def hand_way(index: int, n_frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rotation ``(3, 3)`` and offset from the mouth ``(3,)``, decimetres, of the hand in a frame.
 
-    It comes from below in the second eighth of the track, stays for half of it while it drifts, and goes.
+    It waits below the picture, comes up after a tenth of the track, drifts before the face from a quarter to three
+    quarters of it, and is gone for the last tenth.
     """
     rng, side = np.random.default_rng([seed, _TAG]), _side(seed)
     lean, phase = rng.uniform(0.35, 0.6), rng.uniform(0, 2 * np.pi)
     t = (index + 0.5) / n_frames
-    if not 0.1 < t < 0.9:
-        return None
-    near = min((t - 0.1) / 0.15, (0.9 - t) / 0.15, 1.0)
+    near = float(np.clip(min(t - 0.1, 0.9 - t) / 0.15, 0, 1))
     near = near * near * (3 - 2 * near)
     drift = np.array([0.16 * np.sin(7 * t + phase), 0.12 * np.sin(11 * t + 2 * phase), 0.0])
-    offset = (1 - near) * np.array([1.1 * side, -2.6, 0.5]) + drift + np.array([0.25 * side, -0.5, 0.24])
+    offset = (1 - near) * np.array([1.1 * side, -2.8, 0.5]) + drift + np.array([0.25 * side, -0.5, 0.24])
     angle = side * (lean + 0.12 * np.sin(9 * t + phase))
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     return turn, offset

@@ -1,0 +1,248 @@
+"""Labelled aligned faces of many people: what a base model is trained on before it ever sees its own two.
+
+The folder holds, for each person, ``faces/SEED/NN.jpg`` (the crop), ``NN.face.png`` (255 times the share of a pixel
+that a swap replaces) and ``NN.parts.png`` (index into `fslab.synth.scene.PARTS`); ``labels.npz`` the numbers of all
+pictures, row by row; ``images.jsonl`` the file and the attributes of each row; ``people.jsonl`` the identities;
+``index.json`` the configuration, counts and a content hash.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+from typing_extensions import Doc
+
+from fslab.errors import OutputError
+from fslab.geometry import align_matrix, invert, transform_points, warp
+from fslab.media import encode_image
+from fslab.mesh import five_points
+from fslab.storage import atomic_dir, atomic_path, prepare_folder, read_json, write_bytes, write_json, write_json_lines
+from fslab.synth.annotate import annotate
+from fslab.synth.assets import UNITS
+from fslab.synth.clip import OnProgress
+from fslab.synth.head import Head
+from fslab.synth.identity import TRAIN_SEEDS, draw_identity
+from fslab.synth.motion import draw_attributes
+from fslab.synth.points import ibug_indices
+from fslab.synth.ranges import RangeName, motion_range
+from fslab.synth.render import Quality, Renderer
+from fslab.synth.scene import Attributes, Camera, Part
+from fslab.synth.takes import head_of, mesh_positions, start_work
+
+SCHEMA = 1
+IMAGE_KEYS = ("file", "seed", "number", "attributes")
+_QUALITY = 95
+_MARGIN = 1.02  # rendered around the crop, for interpolation at its edges
+
+
+@dataclass(frozen=True)
+class FacesConfig:
+    """Which faces are rendered, and how they are cut."""
+
+    people: Annotated[int, Doc("how many people")] = 200
+    each: Annotated[int, Doc("pictures of each")] = 10
+    size: Annotated[int, Doc("side of the aligned crops, pixels; 64 or more")] = 192
+    coverage: Annotated[float, Doc("share of the crop's side that the face template spans, 0 to 1")] = 0.64
+    first: Annotated[int, Doc("seed of the first person; 1000 to 2999 are kept for training")] = TRAIN_SEEDS.start
+    same_attributes: Annotated[bool, Doc("show every person under the same poses, expressions and lights")] = False
+    motion: Annotated[RangeName, Doc("what the people never do, or everything: full")] = "full"
+    seed: Annotated[int, Doc("of the attributes")] = 0
+    quality: Annotated[Quality, Doc("bulk is fast, high is cleaner and takes ten times as long")] = "bulk"
+
+    def __post_init__(self):
+        last = self.first + self.people - 1
+        if self.people < 1 or self.first not in TRAIN_SEEDS or last not in TRAIN_SEEDS:
+            raise ValueError(
+                f"people for training have seeds {TRAIN_SEEDS.start} to {TRAIN_SEEDS.stop - 1} (those below are for "
+                f"benchmarks), got {self.people} people from seed {self.first}"
+            )
+        if self.size < 64 or not 0.2 <= self.coverage <= 1 or not 1 <= self.each <= 10_000 or self.seed < 0:
+            raise ValueError(
+                f"size must be 64 or more, coverage 0.2 to 1, each 1 to 10000 and seed 0 or more; "
+                f"got {self.size}, {self.coverage:g}, {self.each} and {self.seed}"
+            )
+
+    def attributes(self, person: int, number: int) -> Attributes:
+        """Return what a person's picture ``number`` shows."""
+        who = 0 if self.same_attributes else person
+        seed = int(np.random.default_rng([self.seed, who, number]).integers(2**31))
+        return draw_attributes(seed, motion_range(self.motion))
+
+
+@dataclass(frozen=True)
+class Face:
+    """One aligned picture and its exact labels, in crop pixels.
+
+    ``crop`` ``(S, S, 3)`` uint8; ``face`` ``(S, S)`` uint8, 255 times the share of a pixel that a swap replaces;
+    ``parts`` ``(S, S)`` uint8, index into `PARTS`; ``mesh`` ``(468, 2)`` float32; ``attributes`` with the camera used.
+    """
+
+    crop: np.ndarray
+    face: np.ndarray
+    parts: np.ndarray
+    mesh: np.ndarray
+    attributes: Attributes
+
+
+def frame_face(parts: Sequence[Part], attributes: Attributes, size: int, coverage: float) -> tuple[Camera, int]:
+    """Return a camera whose picture is filled by a face's crop, and the side of that picture, pixels.
+
+    The camera looks straight ahead from where the crop's middle is, so it moves sideways a little and zooms in.
+
+    Args:
+        parts: the head in its pose.
+        attributes: their camera is where the search starts.
+        size: side of the crop, pixels.
+        coverage: see `fslab.geometry.crop_template`.
+    """
+    camera, side = attributes.camera, float(size)
+    depth = float(np.median(next(p for p in parts if p.name == "eyes").vertices[:, 2]))
+    for _ in range(3):
+        mesh = mesh_positions(parts, replace(attributes, camera=camera), size)
+        matrix = align_matrix(five_points(mesh), size, coverage)
+        corners = np.array([[0, 0], [size, 0], [size, size], [0, size]]) - 0.5
+        corners = transform_points(corners, invert(matrix)).astype(float)
+        low, high = corners.min(0), corners.max(0)
+        reach = camera.distance - depth
+        unit = 2 * reach * np.tan(np.radians(camera.fov / 2)) / size  # decimetres a pixel at the eyes
+        x, y = ((low + high) / 2 - (size - 1) / 2) * unit
+        wide = float((high - low).max()) * unit * _MARGIN
+        shift = (float(camera.shift[0] + x), float(camera.shift[1] - y))
+        camera = replace(camera, shift=shift, fov=float(np.degrees(2 * np.arctan(wide / 2 / reach))))
+        side = (high - low).max() * np.hypot(*matrix[0, :2]) * _MARGIN
+    return camera, int(np.ceil(side))
+
+
+def render_face(head: Head, attributes: Attributes, size: int, coverage: float, quality: Quality = "bulk") -> Face:
+    """Render one aligned face.
+
+    Args:
+        head: the person.
+        attributes: what is shown; the camera keeps its distance but aims at the face and zooms to it.
+        size: side of the crop, pixels.
+        coverage: see `fslab.geometry.crop_template`.
+        quality: as in `Renderer`.
+    """
+    parts = head.parts(attributes)
+    camera, side = frame_face(parts, attributes, size, coverage)
+    attributes = replace(attributes, camera=camera)
+    frame = _renderer(side, quality).render(parts, attributes)
+    labels = annotate(parts, attributes, side)
+    mesh = mesh_positions(parts, attributes, side)
+    matrix = align_matrix(five_points(mesh), size, coverage)
+    nearest = cv2.warpAffine(
+        labels.parts, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
+    )
+    return Face(
+        warp(frame, matrix, size, smooth=True), warp(labels.face, matrix, size), nearest,
+        transform_points(mesh, matrix), attributes,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _renderer(side: int, quality: Quality) -> Renderer:
+    return Renderer(side, quality)
+
+
+def render_person(config: FacesConfig, person: int, work: Path) -> None:
+    """Render the pictures of a person that a work folder lacks: ``done/SEED/NN.json`` says that one is there."""
+    done, faces = work / "done" / str(person), work / "faces" / str(person)
+    for folder in (done, faces):
+        folder.mkdir(parents=True, exist_ok=True)
+    for number in range(config.each):
+        name = f"{number:02d}"
+        if (done / f"{name}.json").is_file():
+            continue
+        attributes = config.attributes(person, number)
+        face = render_face(head_of(person), attributes, config.size, config.coverage, config.quality)
+        write_bytes(faces / f"{name}.jpg", encode_image(face.crop, ".jpg", _QUALITY))
+        for mask in ("face", "parts"):
+            write_bytes(faces / f"{name}.{mask}.png", cv2.imencode(".png", getattr(face, mask))[1].tobytes())
+        write_json(done / f"{name}.json", {"mesh": face.mesh.tolist(), "attributes": face.attributes.to_dict()})
+
+
+def render_faces(
+    config: FacesConfig, out: Path, overwrite: bool = False, on_progress: OnProgress | None = None
+) -> Path:
+    """Render labelled aligned faces with a process per core; the same call goes on where one was stopped.
+
+    Args:
+        config: see `FacesConfig`.
+        out: the folder to make.
+        overwrite: replace an earlier one there.
+        on_progress: called with (pictures done, pictures) after each person.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        OutputError: if something stands there, or nothing can be written.
+    """
+    out = prepare_folder(Path(out), overwrite, "index.json")
+    work = out.with_name(f"{out.name}.part")
+    start_work(work, asdict(config))
+    people = range(config.first, config.first + config.people)
+    draw_identity(people[0])  # before the long part: are the assets there?
+    processes = min(os.cpu_count() or 1, config.people)
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        jobs = [pool.submit(render_person, config, person, work) for person in people]
+        try:
+            for i, job in enumerate(as_completed(jobs)):
+                job.result()
+                if on_progress:
+                    on_progress((i + 1) * config.each, config.people * config.each)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return _finish(config, people, work, out)
+
+
+def _finish(config: FacesConfig, people: range, work: Path, out: Path) -> Path:
+    """Gather the labels of all pictures, hash them, and give the folder its name."""
+    rows, digest = [], hashlib.sha256()
+    for person in people:
+        for number in range(config.each):
+            name = f"{person}/{number:02d}"
+            digest.update((work / "faces" / f"{name}.jpg").read_bytes())
+            done = read_json(work / "done" / f"{name}.json", "a rendered face", OutputError)
+            rows.append({"file": f"faces/{name}.jpg", "seed": person, "number": number, **done})
+    counts = {"images": len(rows), "people": len(people)}
+    with atomic_dir(out) as part:
+        with atomic_path(part / "labels.npz") as path, path.open("wb") as file:
+            np.savez_compressed(file, **_labels(rows))
+        write_json_lines(part / "images.jsonl", [{k: row[k] for k in IMAGE_KEYS} for row in rows])
+        write_json_lines(part / "people.jsonl", [draw_identity(person).to_dict() for person in people])
+        write_json(
+            part / "index.json", {"schema": SCHEMA, **counts, "config": asdict(config), "hash": digest.hexdigest()}
+        )
+        os.replace(work / "faces", part / "faces")  # last: up to here, a failure loses nothing
+    shutil.rmtree(work, ignore_errors=True)
+    return out
+
+
+def _labels(rows: list[dict]) -> dict[str, np.ndarray]:
+    """Return the arrays of ``labels.npz``, one row a picture; angles in degrees, points in crop pixels."""
+    mesh = np.array([row["mesh"] for row in rows], np.float32)
+    shown = [Attributes.from_dict(row["attributes"]) for row in rows]
+    lights = [(a.light.azimuth, a.light.elevation, a.light.strength, a.light.contrast, a.light.warmth) for a in shown]
+    return {
+        "seed": np.array([row["seed"] for row in rows], np.int32),
+        "number": np.array([row["number"] for row in rows], np.int32),
+        "five": np.stack([five_points(points) for points in mesh]),
+        "landmarks": mesh[:, ibug_indices()],
+        "mesh": mesh,
+        "pose": np.array([(a.yaw, a.pitch, a.roll) for a in shown], np.float32),
+        "gaze": np.array([a.gaze for a in shown], np.float32),
+        "expression": np.array([[a.expression.get(u, 0.0) for u in UNITS] for a in shown], np.float32),
+        "light": np.array(lights, np.float32),
+        "units": np.array(UNITS),
+    }
