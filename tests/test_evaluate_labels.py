@@ -17,13 +17,13 @@ from fslab.samples import sample_path
 from fslab.tracking import FrameFaces, TrackedFace
 
 SIZE, N, FPS = 128, 6, Fraction(25)
-STEP = (2, 1)  # pixels the picture moves from frame to frame
+PATH = np.array([(-4, 2), (-1, 0), (1, 3), (-2, 1), (2, -3), (5, -1), (3, 2), (0, 0)])  # where the picture goes, pixels
 CONFIG = EvalConfig(has_label=False, embed_every=2, edge_band=3)
 
 
 def moved(image, t):
-    """The picture ``t`` steps later; what comes in at the border repeats it."""
-    matrix = np.float32([[1, 0, STEP[0] * (t - N // 2)], [0, 1, STEP[1] * (t - N // 2)]])
+    """The picture at time ``t``; what comes in at the border repeats it."""
+    matrix = np.column_stack([np.eye(2), PATH[t]]).astype(np.float32)
     return cv2.warpAffine(image, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -39,12 +39,11 @@ def still():
 
 def labels_of(mesh, n=N):
     """Exact labels of a still that moves: the face is the outline of its mesh, with soft edges."""
-    shift = np.array(STEP, np.float32) * (np.arange(n, dtype=np.float32)[:, None, None] - N // 2)
-    meshes = (mesh + shift).astype(np.float32)
+    meshes = (mesh + PATH[:n, None]).astype(np.float32)
     face = np.zeros((n, SIZE, SIZE), np.uint8)
     for t in range(n):
         cv2.fillPoly(face[t], [np.round(outline(meshes[t]) * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
-    flow = np.where(face[:-1, ..., None] > 0, np.float16(STEP), np.float16("nan"))
+    flow = np.zeros((n - 1, SIZE, SIZE, 2), np.float16) + np.diff(PATH[:n], axis=0)[:, None, None].astype(np.float16)
     return ClipLabels(
         np.where(face > 127, 2, 0).astype(np.uint8), face, flow, np.zeros((n, 68, 2), np.float32), meshes,
         np.zeros((n, 3), np.float32), np.zeros((n, 2), np.float32), np.zeros((n, 52), np.float32),
@@ -200,6 +199,19 @@ def test_the_visible_label_hides_nothing_where_there_is_none(clips, labels, fram
         weights.append(meter.arms["swap"].sums.weight)
     assert weights[0] == 3 * SIZE * SIZE
     assert weights[1] < 0.95 * weights[0]
+
+
+def test_the_skin_is_followed_by_the_flow_of_its_own_frame_and_only_the_skin(labels, frames):
+    noise = np.random.default_rng(2)
+    meter = Meter(("target", "swap", "truth"), (SIZE, SIZE), References(labels=labels), CONFIG)
+    for t in range(N):
+        truth = frames["truth"][t]
+        around = noise.integers(0, 256, truth.shape).astype(np.uint8)
+        swap = np.where(labels.face[t, ..., None] > 0, truth, around)
+        now = {"target": RgbFrame(frames["target"][t]), "swap": RgbFrame(swap), "truth": RgbFrame(truth)}
+        meter.add(FrameFaces(now["target"], (TrackedFace(0, exact_face(labels, t)),)), now)
+    assert meter.series["warp_excess"][0] is None
+    assert meter.series["warp_excess"][1:] == pytest.approx([0] * (N - 1), abs=1e-6)
 
 
 def test_soft_edges_weigh_and_the_band_lies_along_them():
