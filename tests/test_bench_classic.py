@@ -1,5 +1,7 @@
 """The classic recipe: its published size, its learning, its clock, its checkpoints."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,21 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(people, tmp_path, small)
     assert torch.equal(second.model.gain, first.model.gain)
     assert second.step() == first.step()  # its batches go on where they were
     assert list(second.snapshots((0.01, 0.02))) == []  # moments that lie behind
+
+
+def test_a_signal_ends_the_training_with_a_checkpoint(people, tmp_path, small):
+    config = ClassicConfig(batch=2, device="cpu")
+    trainer = ClassicTrainer(people, tmp_path, config)
+    plain = trainer.step
+
+    def step():
+        signal.raise_signal(signal.SIGTERM)
+        return plain()
+
+    trainer.step = step
+    with pytest.raises(KeyboardInterrupt):
+        next(trainer.snapshots((60.0,)))
+    assert ClassicTrainer(people, tmp_path, config).run.step == 1
 
 
 def test_checkpoints_are_written_on_the_way(people, tmp_path, small):

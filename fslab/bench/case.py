@@ -66,7 +66,7 @@ _NEVER_LEFT = Case(
     "never-left", "The source never looks to the left; the target does.", 15, 24, source_range="never-left"
 )
 _NEVER_OPEN = Case(
-    "never-open", "The source never opens the mouth; the target speaks.", 16, 20, source_range="never-open"
+    "never-open", "The source never opens the mouth; the target speaks.", 16, 20, source_range="mouth-shut"
 )
 _LOOK_ALIKE = Case("look-alike", "Two people who look alike, so that little sets them apart.", 28, 37)
 _OTHER = Case("other-sex-age", "A young woman's face on an old man.", 10, 13)
@@ -84,9 +84,9 @@ def _of(case: Case, n_frames: int) -> Case:
 
 
 TIERS: dict[str, Tier] = {
-    "ci": Tier("ci", 128, 64, "tiny", 12.0, 24, (_of(_MATCHED, 25), _of(_NEVER_LEFT, 25))),
+    "ci": Tier("ci", 128, 64, "tiny", 8.0, 10, (_of(_MATCHED, 25), _of(_NEVER_LEFT, 25))),
     "lab": Tier(
-        "lab", 192, 128, "small", 300.0, 75,
+        "lab", 192, 128, "tiny", 300.0, 75,
         (_MATCHED, _NEVER_LEFT, _OTHER, _GLASSES, _of(_LOW_LIGHT, 25), _STILLS),
     ),
     "full": Tier(

@@ -153,8 +153,8 @@ class ClassicTrainer:
     ) -> Iterator[Run]:
         """Train and yield the run, ready to swap, at the first step that ends at or after each moment.
 
-        The clock is that of `fslab.train.train`: wall time of the loop, its batches included. It stands still while
-        whoever takes a snapshot works with it. A moment that a checkpoint lies behind is passed over.
+        The clock is that of `fslab.train.train`: wall time of the loop, batches and checkpoints included. It stands
+        still while whoever takes a snapshot works with it. A moment that a checkpoint lies behind is passed over.
 
         Args:
             moments: training seconds, rising; the last one ends the training.
@@ -169,7 +169,12 @@ class ClassicTrainer:
             while due:
                 started = time.perf_counter()
                 self.step()
+                if stop.is_set() or run.seconds - saved >= self.config.save_every:
+                    self.save()
+                    saved = run.seconds
                 run.seconds += time.perf_counter() - started
+                if stop.is_set():
+                    raise KeyboardInterrupt
                 if on_progress:
                     on_progress(min(round(run.seconds), round(moments[-1])), round(moments[-1]))
                 if run.seconds >= due[0]:
@@ -177,11 +182,6 @@ class ClassicTrainer:
                     run.finished = not due
                     self.model.eval()
                     yield run
-                if stop.is_set() or (due and run.seconds - saved >= self.config.save_every):
-                    self.save()
-                    saved = run.seconds
-                if stop.is_set():
-                    raise KeyboardInterrupt
 
     def save(self) -> None:
         """Write a checkpoint."""

@@ -76,7 +76,7 @@ class Trial:
 
         Returns:
             ``hash`` of the pair, ``rows`` {arm: metrics}, ``curves`` {arm: [{"seconds", "step", "metrics"}]},
-            ``seconds`` each part took, ``steps`` {arm: steps}, ``notes``.
+            ``seconds`` each part took, ``faces`` of each person, ``clips`` of the arms, ``notes``.
 
         Raises:
             FslabError: if the case cannot be rendered, its faces not found, or a file is damaged.
@@ -90,9 +90,9 @@ class Trial:
         snapshots = {arm: self.train(arm, pair, facesets) for arm in TRAINED}
         clips = {"colour": self.baseline("colour", pair), "nearest": self.baseline("nearest", pair)}
         result = self.measure(pair, facesets, snapshots, clips)
+        write_json(path, result)
         for name in (*TRAINED, "faces"):
             shutil.rmtree(self.folder / name, ignore_errors=True)  # what is left can be measured and looked at again
-        write_json(path, result)
         return result
 
     def render(self) -> Pair:
