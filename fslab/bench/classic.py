@@ -37,6 +37,7 @@ CLASSIC_DATA = DataConfig(
 class ClassicConfig:
     """How the classic recipe trains."""
 
+    width: Annotated[int, Doc("channels of the first layer, even; all others follow, the recipe's is 128")] = 128
     batch: Annotated[int, Doc("faces of each person in a step")] = 16
     lr: Annotated[float, Doc("learning rate (Adam), the same from first to last step")] = 5e-5
     save_every: Annotated[float, Doc("training time between checkpoints, seconds")] = 300.0
@@ -44,8 +45,8 @@ class ClassicConfig:
     seed: Annotated[int, Doc("seed of all randomness")] = 0
 
     def __post_init__(self):
-        if self.batch < 1 or not self.lr > 0 or not self.save_every > 0:
-            raise ValueError("batch must be >= 1, lr and save_every > 0")
+        if self.width < 2 or self.width % 2 or self.batch < 1 or not min(self.lr, self.save_every) > 0:
+            raise ValueError("width must be even and >= 2, batch >= 1, lr and save_every > 0")
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:
@@ -61,26 +62,26 @@ def _up(inputs: int, outputs: int) -> nn.Sequential:
 class ClassicAutoencoder(nn.Module):
     """The classic network; takes the place of `fslab.model.SwapAutoencoder` in a run that only swaps."""
 
-    def __init__(self, identities: Sequence[str]):
+    def __init__(self, identities: Sequence[str], width: int = 128):
         super().__init__()
-        self.identities = list(identities)
+        self.identities, w = list(identities), width  # the comments' shapes are those of width 128
         self.encoder = nn.Sequential(
-            _down(3, 128),  # (B, 128, 32, 32)
-            _down(128, 256),  # (B, 256, 16, 16)
-            _down(256, 512),  # (B, 512, 8, 8)
-            _down(512, 1024),  # (B, 1024, 4, 4)
+            _down(3, w),  # (B, 128, 32, 32)
+            _down(w, 2 * w),  # (B, 256, 16, 16)
+            _down(2 * w, 4 * w),  # (B, 512, 8, 8)
+            _down(4 * w, 8 * w),  # (B, 1024, 4, 4)
             nn.Flatten(),  # (B, 16384)
-            nn.Linear(4 * 4 * 1024, 1024),  # (B, 1024)
-            nn.Linear(1024, 4 * 4 * 1024),  # (B, 16384)
-            nn.Unflatten(1, (1024, 4, 4)),  # (B, 1024, 4, 4)
-            _up(1024, 512),  # (B, 512, 8, 8)
+            nn.Linear(4 * 4 * 8 * w, 8 * w),  # (B, 1024)
+            nn.Linear(8 * w, 4 * 4 * 8 * w),  # (B, 16384)
+            nn.Unflatten(1, (8 * w, 4, 4)),  # (B, 1024, 4, 4)
+            _up(8 * w, 4 * w),  # (B, 512, 8, 8)
         )
         self.decoders = nn.ModuleList(
             nn.Sequential(
-                _up(512, 256),  # (B, 256, 16, 16)
-                _up(256, 128),  # (B, 128, 32, 32)
-                _up(128, 64),  # (B, 64, 64, 64)
-                nn.Conv2d(64, 3, 5, padding=2),  # (B, 3, 64, 64)
+                _up(4 * w, 2 * w),  # (B, 256, 16, 16)
+                _up(2 * w, w),  # (B, 128, 32, 32)
+                _up(w, w // 2),  # (B, 64, 64, 64)
+                nn.Conv2d(w // 2, 3, 5, padding=2),  # (B, 3, 64, 64)
                 nn.Sigmoid(),
             )
             for _ in self.identities
@@ -116,7 +117,7 @@ class ClassicTrainer:
         names = [f.identity for f in facesets]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            self.model = ClassicAutoencoder(names).to(device)
+            self.model = ClassicAutoencoder(names, self.config.width).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), self.config.lr, (0.5, 0.999), eps=1e-7, fused=True)
         self.data = {f.identity: FaceDataset.from_faceset(f, SIZE, CLASSIC_DATA, device) for f in facesets}
         self.generator = torch.Generator(device).manual_seed(self.config.seed)
