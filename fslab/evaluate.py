@@ -13,8 +13,9 @@ from fslab.errors import MediaError, NoFaceFound
 from fslab.faces import Face
 from fslab.labels import ClipLabels
 from fslab.media import Frame, probe, read_frames, read_marks
-from fslab.meter import EvalConfig, Meter, References, exact_face
+from fslab.meter import EvalConfig, Meter, References
 from fslab.metrics import METRICS, Metric
+from fslab.patch import exact_face
 from fslab.pipeline import prefetch
 from fslab.storage import sha256_file
 from fslab.tracking import FrameFaces, TrackConfig, TrackedFace, track
@@ -288,7 +289,7 @@ def _notes(meter: Meter, n_frames: int, inputs: dict) -> Iterator[str]:
     if meter.n_unread:
         yield f"In {meter.n_unread} frames the face mesh sees a face in the footage but none in the swap."
     if own := meter.own_errors():
-        units = {"pose": "degrees", "mouth": "eye spans", "eyes": "eye widths"}
+        units = {"pose": "degrees", "gaze": "degrees", "mouth": "eye spans", "eyes": "eye widths"}
         told = ", ".join(f"{name} {own[name]:.2g} {unit}" for name, unit in units.items() if name in own)
         yield f"The estimators' own mean error, on the truth against its labels: {told}."
     if "truth" not in inputs:

@@ -13,33 +13,29 @@ from typing import Annotated
 import numpy as np
 from typing_extensions import Doc
 
-from fslab.faces import Embedder, Face, FaceMesh, chip_matrix, estimate_pose, expression, five_points, outline
+from fslab.faces import Embedder, Face, FaceMesh, chip_matrix, expression, outline
 from fslab.geometry import crop_from_frame
 from fslab.label import MIN_SIDE, VisibleLabel
 from fslab.labels import ClipLabels
 from fslab.measures import (
-    SSIM_RADIUS,
     TruthSums,
     colour_difference,
-    edge_band,
     flicker,
     mean_difference,
     ms_ssim,
-    polygon_mask,
     second_difference,
     ssim,
     warping_error,
 )
 from fslab.media import Frame
-from fslab.mesh import mesh_box
 from fslab.metrics import METRICS
+from fslab.patch import Patch, Reading
 from fslab.tracking import FrameFaces, TrackConfig, TrackedFace
 from fslab.traits import (
     Gallery,
+    calibration_error,
     eyes_error,
-    gaze_error,
     identity_distance,
-    iris_offset,
     landmark_error,
     mouth_error,
     pose_error,
@@ -52,7 +48,6 @@ SERIES = (
     "mouth_to_truth", "eyes_to_truth", "landmark_error", "unsteadiness", "change",
 )  # fmt: skip
 RESERVED = ("target", "swap", "truth", "size", "fps", "source", "labels", "gallery")
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -143,78 +138,6 @@ def _clean(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-@dataclass(frozen=True)
-class Patch:
-    """The part of the frame around the face: whole-pixel box, the face's mask and the band along its edge."""
-
-    box: Box
-    mask: np.ndarray
-    band: np.ndarray
-
-    @classmethod
-    def around(cls, polygon: np.ndarray, size: tuple[int, int], band: float, exclude: Box | None) -> "Patch | None":
-        """Cut the patch of an outline, less the box ``exclude``; None where nothing of the face is in the frame."""
-        box = _with_margin(np.floor(polygon.min(axis=0)), np.ceil(polygon.max(axis=0)), size, band)
-        if min(box[2] - box[0], box[3] - box[1]) < 3:
-            return None
-        return cls._less(box, polygon_mask(polygon - box[:2], (box[3] - box[1], box[2] - box[0])), band, exclude)
-
-    @classmethod
-    def of(cls, mask: np.ndarray, band: float, exclude: Box | None) -> "Patch | None":
-        """Cut the patch of a frame's mask, ``(H, W)`` in [0, 1]; the rest as `around`."""
-        y, x = np.nonzero(mask)
-        if not len(x):
-            return None
-        box = _with_margin(np.array([x.min(), y.min()]), np.array([x.max(), y.max()]), mask.shape, band)
-        return cls._less(box, mask[box[1] : box[3], box[0] : box[2]].astype(np.float32), band, exclude)
-
-    @classmethod
-    def _less(cls, box: Box, mask: np.ndarray, band: float, exclude: Box | None) -> "Patch | None":
-        edge = edge_band(mask, band)
-        if exclude:
-            x0, y0, x1, y1 = (max(e - b, 0) for e, b in zip(exclude, box[:2] * 2))
-            mask[y0:y1, x0:x1] = edge[y0:y1, x0:x1] = False
-        return cls(box, mask, edge) if mask.any() else None
-
-
-def _with_margin(low: np.ndarray, high: np.ndarray, size: tuple[int, int], band: float) -> Box:
-    """Return the box of two corners and room for band and windows around it, cut at the frame."""
-    margin = int(np.ceil(band)) + 2 * SSIM_RADIUS
-    x0, y0 = np.clip(low.astype(int) - margin, 0, size[::-1]).tolist()
-    x1, y1 = np.clip(high.astype(int) + margin + 1, 0, size[::-1]).tolist()
-    return x0, y0, x1, y1
-
-
-def exact_face(labels: ClipLabels, index: int) -> Face:
-    """Return the labelled face of a frame; its mesh lies in the plane."""
-    mesh = np.pad(labels.mesh[index], ((0, 0), (0, 1)))
-    return Face(mesh_box(mesh), five_points(mesh), 1.0, mesh, 1.0)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What a face does, as its mesh tells."""
-
-    mesh: np.ndarray
-    pose: tuple[float, float, float]
-    look: dict[str, float]
-    iris: float
-
-    @classmethod
-    def of(cls, face: Face, crop: np.ndarray, box: Box) -> "_Reading":
-        local = face.mesh[:, :2] - box[:2]
-        return cls(face.mesh, estimate_pose(face.mesh), expression(face.mesh), iris_offset(crop, local))
-
-    def errors(self, other: "_Reading", suffix: str) -> dict[str, float]:
-        """Return how far two readings are apart; ``suffix`` ends the names."""
-        return {
-            f"pose{suffix}": pose_error(self.pose, other.pose),
-            f"gaze{suffix}": gaze_error(self.iris, other.iris),
-            f"mouth{suffix}": mouth_error(self.look, other.look),
-            f"eyes{suffix}": eyes_error(self.look, other.look),
-        }
-
-
 class Meter:
     """Takes the frames of all arms one moment at a time and keeps the scores."""
 
@@ -226,6 +149,7 @@ class Meter:
         self.exclude = VisibleLabel(size).box if config.has_label and min(size) >= MIN_SIDE else None
         self.history: deque[tuple[dict[str, Frame], Patch | None]] = deque(maxlen=2)
         self.n_faces = self.n_crowded = self.n_unread = 0
+        self._looks: list[tuple[float, float, float]] = []  # of the truth: iris offset, known yaw, known gaze
         self._track: int | None = None
 
     def add(self, faces: FrameFaces, frames: dict[str, Frame]) -> tuple[Face | None, float | None]:
@@ -246,10 +170,12 @@ class Meter:
     def own_errors(self) -> dict[str, float]:
         """Return how far the estimates of the truth are from its exact labels; empty where there are none.
 
-        "pose" degrees, "mouth" eye spans, "eyes" eye widths.
+        "pose" and "gaze" degrees, "mouth" eye spans, "eyes" eye widths; means. Gaze is calibrated on the clip itself,
+        see `calibration_error`, and left out of a clip too short for that.
         """
         truth = self.arms.get("truth", Arm())
         found = {name: _clean(truth.mean(f"{name}_known")) for name in ("pose", "mouth", "eyes")}
+        found["gaze"] = _clean(calibration_error(*np.split(np.array(self._looks).reshape(-1, 3), [2], axis=1)))
         return {name: value for name, value in found.items() if value is not None}
 
     @property
@@ -288,7 +214,7 @@ class Meter:
         fitted = {arm: self.mesh.fit(frame, face) for arm, frame in frames.items()}
         readable = {a: f for a, f in fitted.items() if f.mesh_score >= self.config.track.min_mesh_score}
         self.n_unread += "target" in readable and "swap" not in readable
-        parts = [self._attributes({a: _Reading.of(f, now[a], patch.box) for a, f in readable.items()})]
+        parts = [self._attributes({a: Reading.of(f, now[a], patch.box) for a, f in readable.items()})]
         parts.append(self._warping(frames, patch))
         if self._now % self.config.embed_every == 0:
             parts.append(self._identity(frames, {a: readable.get(a, face) for a in frames}))
@@ -334,10 +260,12 @@ class Meter:
         }
         return {arm: {"warp_excess": value - error["truth"]} for arm, value in error.items()}
 
-    def _attributes(self, readings: dict[str, _Reading]) -> dict[str, dict[str, float]]:
+    def _attributes(self, readings: dict[str, Reading]) -> dict[str, dict[str, float]]:
         """Return what each face does against the footage, the truth and the exact labels, where there are such."""
         values: dict[str, dict[str, float]] = {arm: {} for arm in readings}
         labels = self.references.labels
+        if labels is not None and "truth" in readings and np.isfinite(readings["truth"].iris):
+            self._looks.append((readings["truth"].iris, labels.pose[self._now, 0], labels.gaze[self._now, 0]))
         for arm, own in readings.items():
             for other, suffix in (("target", "_error"), ("truth", "_to_truth")):
                 if other in readings:

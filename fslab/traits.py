@@ -177,6 +177,26 @@ def gaze_error(a: float, b: float) -> float:
     return DEGREES_PER_EYE_WIDTH * abs(a - b)
 
 
+def calibration_error(estimates: np.ndarray, known: np.ndarray) -> float:
+    """Return how far an estimator is from what is known once a straight line between the two is allowed for, >= 0.
+
+    The mean absolute residual of the least-squares line ``known ~ estimates @ w + c``, raised by ``sqrt(N / (N - k -
+    1))`` for what the fit took away. As large as the spread of the known values if the estimates tell nothing; NaN if
+    there are fewer than 4 values to each coefficient.
+
+    Args:
+        estimates: ``(N, k)``.
+        known: ``(N,)`` or ``(N, 1)``.
+    """
+    known = np.asarray(known, np.float64).reshape(-1)
+    lines = np.column_stack([np.asarray(estimates, np.float64), np.ones(len(known))])  # (N, k + 1)
+    n, k = lines.shape
+    if n < 4 * k:
+        return float("nan")
+    residual = known - lines @ np.linalg.lstsq(lines, known)[0]
+    return float(np.abs(residual).mean() * np.sqrt(n / (n - k)))
+
+
 def area_under_curve(
     seconds: Sequence[float], values: Sequence[float], span: tuple[float, float] | None = None
 ) -> float:

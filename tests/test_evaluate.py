@@ -11,7 +11,7 @@ from fslab.evaluate import METRICS, EvalConfig, EvalReport, References, evaluate
 from fslab.faces import Detector, Embedder
 from fslab.label import VisibleLabel
 from fslab.media import RgbFrame, read_frames, write_video
-from fslab.meter import Patch
+from fslab.patch import Patch
 from fslab.samples import sample_path
 
 FPS = Fraction(25)

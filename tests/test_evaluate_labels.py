@@ -12,7 +12,8 @@ from fslab.evaluate import METRICS, EvalConfig, Gallery, References, evaluate_vi
 from fslab.faces import Embedder, find_faces, outline
 from fslab.labels import ClipLabels
 from fslab.media import RgbFrame, read_frames, write_video
-from fslab.meter import Meter, Patch, exact_face
+from fslab.meter import Meter
+from fslab.patch import Patch, exact_face
 from fslab.samples import sample_path
 from fslab.tracking import FrameFaces, TrackedFace
 

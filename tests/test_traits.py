@@ -117,6 +117,21 @@ def test_gaze_error_is_in_degrees():
     assert traits.gaze_error(turned, 0) == traits.gaze_error(0, turned) == pytest.approx(10, abs=0.1)
 
 
+def test_the_calibration_error_is_what_a_straight_line_leaves():
+    rng = np.random.default_rng(6)
+    estimates = rng.normal(0, 1, (400, 2))
+    known = 140 * estimates[:, 0] - 3 * estimates[:, 1] + 7
+    assert traits.calibration_error(estimates, known) == pytest.approx(0, abs=1e-9)
+    noisy = known + rng.normal(0, 2, 400)
+    assert traits.calibration_error(estimates, noisy) == pytest.approx(2 * np.sqrt(2 / np.pi), rel=0.1)
+    nothing = rng.normal(0, 5, 400)
+    assert traits.calibration_error(estimates, nothing) == pytest.approx(5 * np.sqrt(2 / np.pi), rel=0.1)
+    few = [traits.calibration_error(rng.normal(0, 1, (12, 2)), rng.normal(0, 1, 12)) for _ in range(300)]
+    assert np.mean(few) == pytest.approx(np.sqrt(2 / np.pi), rel=0.05), "no flattery for short clips"
+    assert np.isnan(traits.calibration_error(estimates[:11], known[:11]))
+    assert np.isnan(traits.calibration_error(np.empty((0, 2)), np.empty((0, 1))))
+
+
 def face_points(seed=0):
     return np.random.default_rng(seed).uniform(20, 180, (468, 2))
 
