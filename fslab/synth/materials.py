@@ -5,12 +5,16 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
 
 from fslab.errors import FslabError
 from fslab.synth.scene import Part
 from fslab.synth.studio import to_linear
 
+BUMP_GAIN = 2.0  # twice the true height: what relief a painted skin has is smoothed by its 512 pixels
+WET = 0.035  # of the light that the cornea mirrors; water mirrors 0.02, but lamps in a studio are brighter than here
+STRAND_RELIEF = 0.08  # dm between the darkest and the lightest strand painted on a hair card
 HAIR_GAIN = 1.3  # hair cards are painted thin; a little more opacity closes the scalp without hardening the edge
 
 
@@ -40,12 +44,11 @@ def _surface(part: Part, colour: np.ndarray) -> dict[str, Any]:
     """Return the reflection of an opaque piece of ``part`` with linear ``colour (H, W, 3)``."""
     base = {"base_color": _texture(colour)}
     if part.material == "skin":
-        return {"type": "principled", "roughness": 0.45, "specular": 0.45, "sheen": 0.25, "flatness": 0.5, **base}
+        return {"type": "principled", "roughness": 0.5, "specular": 0.35, "sheen": 0.2, "flatness": 0.7, **base}
     if part.material == "eye":
         return {"type": "principled", "roughness": 0.35, "specular": 0.3, **base}
     if part.material == "hair":
-        shine = {"roughness": 0.4, "anisotropic": 0.6, "eta": 1.5, "diff_trans": 0.5}
-        return {"type": "principledthin", **shine, **base}
+        return _hair(colour)
     if part.material == "lash":
         return {"type": "twosided", "bsdf": {"type": "diffuse", "reflectance": base["base_color"]}}
     if part.material == "tooth":
@@ -57,10 +60,21 @@ def _surface(part: Part, colour: np.ndarray) -> dict[str, Any]:
     return {"type": "twosided", "bsdf": {"type": "principled", "roughness": 0.3, "specular": 0.5, **base}}
 
 
+def _hair(colour: np.ndarray) -> dict[str, Any]:
+    """Return strands: a stripe of light across them, some light through them, and relief from how they are painted."""
+    base = {"base_color": _texture(colour)}
+    gloss = {"type": "principled", "roughness": 0.4, "anisotropic": 0.8, "specular": 0.7, **base}
+    thin = {"type": "principledthin", "roughness": 0.6, "diff_trans": 1.2, **base}
+    both = {"type": "blendbsdf", "weight": 0.4, "gloss": {"type": "twosided", "bsdf": gloss}, "thin": thin}
+    height = np.sqrt(colour.mean(-1))
+    height = (height - cv2.GaussianBlur(height, (0, 0), len(height) / 64)) * STRAND_RELIEF
+    return {"type": "bumpmap", "arbitrary": _texture(height[..., None]), "bsdf": both}
+
+
 def _eye(opacity: np.ndarray, inner: dict[str, Any]) -> dict[str, Any]:
     """Return an eye: where the texture is clear lies the wet cornea, which mirrors a little of the light."""
-    wet = {"type": "twosided", "bsdf": {"type": "roughconductor", "material": "none", "alpha": 0.05}}
-    shell = {"type": "mask", "opacity": 0.06, "bsdf": wet}
+    wet = {"type": "twosided", "bsdf": {"type": "roughconductor", "material": "none", "alpha": 0.02}}
+    shell = {"type": "mask", "opacity": WET, "bsdf": wet}
     return {"type": "blendbsdf", "weight": _texture(opacity), "clear": shell, "inner": inner}
 
 
@@ -76,7 +90,11 @@ def material(part: Part) -> Any:
     """Return the Mitsuba BSDF of ``part``'s texture, bump and material."""
     surface = _surface(part, to_linear(part.texture[..., :3]))
     if part.bump is not None:
-        surface = {"type": "bumpmap", "arbitrary": _texture(part.bump[..., None]), "bsdf": surface}
+        surface = {
+            "type": "bumpmap",
+            "arbitrary": _texture(part.bump[..., None] * np.float32(BUMP_GAIN)),
+            "bsdf": surface,
+        }
     opacity = opacity_of(part)
     if opacity is not None and part.material == "eye":
         surface = _eye(opacity[..., None], surface)

@@ -88,7 +88,7 @@ def _light(rng: np.random.Generator, spread: float) -> tuple[Light, tuple[float,
         azimuth=side * (32 + 28 * draws[0]), elevation=28 + 22 * draws[1], strength=1 + 0.2 * draws[2],
         contrast=float(np.clip(0.62 + 0.25 * draws[3], 0, 1)), warmth=float(0.15 + 0.5 * draws[4]),
     )  # fmt: skip
-    grey, tilt = rng.uniform(0.06, 0.3), rng.normal(0, 0.25, 3)
+    grey, tilt = rng.uniform(0.06, 0.3), rng.normal(0, 0.1, 3)
     return light, tuple(float(v) for v in np.clip(grey * np.exp(tilt), 0.02, 0.6))
 
 
