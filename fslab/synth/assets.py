@@ -33,7 +33,7 @@ UNITS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target:
     """A change of the base mesh: ``indices`` ``(N,)`` int64 of vertices, ``offsets`` ``(N, 3)`` float32 at weight 1."""
 
@@ -41,7 +41,7 @@ class Target:
     offsets: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Proxy:
     """A mesh that hangs on the base mesh: each vertex on three of it, with an offset.
 
@@ -66,7 +66,7 @@ class Proxy:
         return np.einsum("vkc,vk->vc", vertices[self.refs], self.weights) + offsets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Assets:
     """All that ships.
 

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from fslab.synth.assets import UNITS, Assets, Proxy, Target, load_assets
+from fslab.synth.eyelids import closing, lids_after_gaze, retreat
 from fslab.synth.identity import Identity
 from fslab.synth.looks import layer_textures, skin_bump, skin_texture
 from fslab.synth.region import face_region
 from fslab.synth.scene import Attributes, Part, rotation
+from fslab.synth.shape import EYE_HELPERS, normals, shape_of
 
 AIM = np.array([0.0, -0.55, 0.0])  # dm from the middle between the eyes to the world's origin
 PIVOT = np.array([0.0, -1.3, -1.0])  # dm from there to the joint that the head turns about
 NECK = (-2.15, -1.1)  # dm from there: torso below, head above, and the neck between twists smoothly
 NECK_LEAN = 0.15  # the neck's base lies higher at the back: dm of height per dm of depth
-GAZE_UNITS = {"Up": 11.0, "Down": 17.0, "In": 24.0, "Out": 24.0}  # degrees of gaze that an eyeLook unit stands for
-EYE_HELPERS = ("helper-l-eye", "helper-r-eye")
+COLLAR, TUCK = (-1.75, -2.1), 0.06  # dm: between these heights the skin begins to be drawn in, by so much
+LIDS = 1.8  # the skin that can cover an eyeball lies this near to its centre, in radii along each axis
+EYE_RADIUS = 0.163  # dm; of the base mesh, to whose eyes the units of the lids are made
 KINDS = {
     "eyes": ("eyes", "eye"), "brows": ("brows", "hair"), "lashes": ("lashes", "lash"), "teeth": ("mouth", "tooth"),
     "tongue": ("mouth", "tooth"), "hair": ("hair", "hair"), "clothes": ("clothes", "cloth"),
@@ -41,17 +44,6 @@ class Layer:
         return self.proxy.fit(vertices, self.offsets)
 
 
-def shape_of(identity: Identity, assets: Assets) -> np.ndarray:
-    """Return the base mesh ``(V, 3)`` float64 of a person at rest, dm, with the origin between the eyes."""
-    vertices = assets.vertices.astype(np.float64)
-    for name, weight in {**identity.macro, **identity.local}.items():
-        if target := assets.targets.get(name):
-            vertices[target.indices] += weight * target.offsets
-        else:
-            raise ValueError(f"an identity has a shape that is not packaged: {name}")
-    return vertices - np.mean([vertices[assets.helpers[name]].mean(0) for name in EYE_HELPERS], axis=0)
-
-
 def turn_weights(points: np.ndarray) -> np.ndarray:
     """Return how far points ``(N, 3)``, dm from between the eyes, turn with the head: 0 torso to 1 head."""
     low, high = NECK
@@ -59,8 +51,19 @@ def turn_weights(points: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
+def tucked(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Return offsets ``(N, 3)`` that draw the skin below the collar in a little, so that it stays under the clothes."""
+    normal = np.zeros_like(vertices)
+    face = normals(vertices, triangles)
+    for corner in range(3):
+        np.add.at(normal, triangles[:, corner], face)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+    start, end = COLLAR
+    return -TUCK * np.clip((start - vertices[:, 1:2]) / (start - end), 0, 1) * normal
+
+
 def turned(points: np.ndarray, weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Turn points ``(N, 3)`` about the neck by ``matrix``, each by its share of the angle; from eyes to world origin."""
+    """Turn points ``(N, 3)`` about the neck by ``matrix``, each by its share of the angle; eyes to world origin."""
     angle = np.arccos(np.clip((np.trace(matrix) - 1) / 2, -1, 1))
     if angle < 1e-9:
         return (points - AIM).astype(np.float32)
@@ -85,7 +88,7 @@ class Head:
 
     def __init__(self, identity: Identity):
         assets = load_assets()
-        vertices = shape_of(identity, assets)
+        vertices = shape_of({**identity.macro, **identity.local}, assets)
         scale = assets.proxy_scale(vertices)
         layers = []
         for name, texture in layer_textures(identity).items():
@@ -100,9 +103,30 @@ class Head:
         self.identity, self.vertices, self.unit_gain, self.layers = identity, vertices, unit_gain, tuple(layers)
         self.texture, self.bump = texture, skin_bump(texture)
         self.region = face_region()[: assets.n_skin].astype(np.float32)
+        self._tuck = tucked(vertices[: assets.n_skin], assets.triangles)
         self._turn = turn_weights(vertices[: assets.n_skin])
-        self._units = scaled_units(assets, unit_gain)
         self._eyes = [vertices[assets.helpers[name]].mean(0) for name in EYE_HELPERS]
+        self._units = scaled_units(assets, unit_gain)
+        self._fit_lids(assets)
+
+    def _fit_lids(self, assets: Assets) -> None:
+        """Make the units of the lids fit the eyeballs, and blinks close them."""
+        layer = next(layer for layer in self.layers if layer.kind == "eyes")
+        balls = layer.fit(self.vertices)
+        balls = np.concatenate([balls, balls[layer.proxy.triangles].mean(1)])
+        self._radii = []
+        for side, sign, centre in (("Left", 1, self._eyes[0]), ("Right", -1, self._eyes[1])):
+            ball = balls[(sign * balls[:, 0] > 0) & (balls[:, 2] > centre[2])]
+            radius = float(np.linalg.norm(ball - centre, axis=1).max())
+            for name in (name for name in UNITS if name.startswith("eye") and name.endswith(side)):
+                self._units[name] = stretched(self._units[name], radius / EYE_RADIUS)
+            unit = self._units[f"eyeBlink{side}"]
+            blink = np.zeros_like(self.vertices)
+            blink[unit.indices] = unit.offsets
+            near = np.abs(self.vertices[assets.triangles] - centre).max((1, 2)) < LIDS * radius
+            gain = closing(self.vertices, blink, ball, assets.triangles[near])
+            self._units[f"eyeBlink{side}"] = stretched(unit, gain[unit.indices, None])
+            self._radii.append(radius)
 
     def shaped(self, expression: Mapping[str, float], gaze: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
         """Return the base mesh ``(V, 3)`` float64 of an expression, unturned, dm from between the eyes.
@@ -127,7 +151,7 @@ class Head:
         assets = load_assets()
         vertices = self.shaped(attributes.expression, attributes.gaze)
         matrix = rotation(attributes.yaw, attributes.pitch, attributes.roll)
-        skin = turned(vertices[: assets.n_skin], self._turn, matrix)
+        skin = turned(vertices[: assets.n_skin] + self._tuck, self._turn, matrix)
         parts = [
             Part("skin", "skin", skin, assets.triangles, assets.uv, assets.uv_triangles, self.texture, self.region,
                  self.bump)
@@ -135,24 +159,33 @@ class Head:
         for layer in self.layers:
             points = layer.fit(vertices)
             if layer.kind == "eyes":
-                points = self._look(points, attributes.gaze)
+                points = self._look(points, attributes)
             name, material = KINDS[layer.kind]
             proxy = layer.proxy
             points = turned(points, layer.turn, matrix)
             parts.append(Part(name, material, points, proxy.triangles, proxy.uv, proxy.uv_triangles, layer.texture))
         return parts
 
-    def _look(self, points: np.ndarray, gaze: tuple[float, float]) -> np.ndarray:
-        """Return the eyeballs' vertices turned about their centres."""
-        matrix = rotation(gaze[0], gaze[1], 0)
-        centres = np.where(points[:, :1] > 0, self._eyes[0], self._eyes[1])
-        return (points - centres) @ matrix.T + centres
+    def _look(self, points: np.ndarray, attributes: Attributes) -> np.ndarray:
+        """Return the eyeballs' vertices turned about their centres, and behind closing lids set back."""
+        matrix = rotation(*attributes.gaze, 0)
+        out = np.empty_like(points)
+        for side, sign, centre, radius in zip(("Left", "Right"), (1, -1), self._eyes, self._radii):
+            own = sign * points[:, 0] > 0
+            back = retreat(attributes.expression.get(f"eyeBlink{side}", 0.0), radius)
+            out[own] = (points[own] - centre) @ matrix.T + centre + back
+        return out
 
 
 def fitted_layer(kind: str, proxy: Proxy, offsets: np.ndarray, texture: np.ndarray, vertices: np.ndarray) -> Layer:
     """Return a layer on the base mesh at rest."""
     rest = proxy.fit(vertices, offsets)
     return Layer(kind, proxy, offsets, turn_weights(rest), texture)
+
+
+def stretched(target: Target, gain: float | np.ndarray) -> Target:
+    """Return a target with its offsets times ``gain``."""
+    return Target(target.indices, target.offsets * gain)
 
 
 def scaled_units(assets: Assets, gain: np.ndarray) -> dict[str, Target]:
@@ -165,17 +198,4 @@ def scaled_units(assets: Assets, gain: np.ndarray) -> dict[str, Target]:
         keep = ~still[target.indices]
         indices = target.indices[keep]
         units[name] = Target(indices, target.offsets[keep] * gain[indices, None])
-    return units
-
-
-def lids_after_gaze(expression: Mapping[str, float], gaze: tuple[float, float]) -> dict[str, float]:
-    """Return the eyeLook units that go with a gaze: lids follow the eyeball, the less the more they are closed."""
-    x, y = gaze
-    wanted = {"Up": y, "Down": -y}
-    units = {}
-    for side, inward in (("Left", -x), ("Right", x)):  # the person's left eye is at the picture's right
-        open_share = 1 - expression.get(f"eyeBlink{side}", 0.0)
-        for way, angle in (wanted | {"In": inward, "Out": -inward}).items():
-            name = f"eyeLook{way}{side}"
-            units[name] = max(float(np.clip(angle / GAZE_UNITS[way], 0, 1)), expression.get(name, 0.0)) * open_share
     return units

@@ -1,6 +1,6 @@
 """Who a synthetic person is: shape, skin, eyes, brows, hair and clothes, drawn from a seed.
 
-Sex, age and group are balanced by construction: every 18 seeds in a row hold each of the 2 x 3 x 3 combinations once, in
+Sex, age and group are balanced: every 18 seeds in a row hold each of the 2 x 3 x 3 combinations once, in
 a shuffled order. Within them shape and skin vary and mix, so that no two people share either.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from fslab.errors import FslabError
 from fslab.storage import read_json, write_json
 from fslab.synth.assets import DATA_FOLDER, load_assets, texture_names
+from fslab.synth.shape import without_folds
 
 BENCH_SEEDS = range(0, 100)  # benchmark cases; nobody trains a base model on them
 GALLERY_SEEDS = range(100, 200)  # only looked up, to make recognising one of the others harder
@@ -29,7 +30,7 @@ SIMILAR_TONE = 0.35  # log of the ratio of two skins' brightness, up to which tw
 
 # Spread and limit of a local target's weight by part of the head; nose weights over 0.5 tear the nostrils.
 LOCAL = {
-    "head": (0.35, 0.8), "forehead": (0.4, 0.9), "eyebrows": (0.4, 0.8), "eyes": (0.35, 0.7), "cheek": (0.45, 0.9),
+    "head": (0.35, 0.8), "forehead": (0.4, 0.9), "eyebrows": (0.25, 0.5), "eyes": (0.28, 0.5), "cheek": (0.45, 0.9),
     "nose": (0.3, 0.5), "mouth": (0.35, 0.7), "chin": (0.4, 0.8), "ears": (0.4, 0.8), "neck": (0.3, 0.6),
 }  # fmt: skip
 OPPOSITES = {
@@ -42,9 +43,10 @@ HEAD_SHAPES = (
 LEFT_OUT = ("head-age", "head-trans", "head-angle", "jaw-drop", "eye-push", "eye-trans", "ear-shape", "measure-")
 
 HAIR = {
-    "female": ("Braid01", "afro01", "bob01", "bob02", "long01", "ponytail01", "short03"),
-    "male": ("afro01", "short01", "short02", "short03", "short04"),
+    "female": ("Braid01", "bob02", "long01", "ponytail01", "short03"),
+    "male": ("short01", "short02", "short03", "short04", ""),
 }
+AFRO = {"african": 0.3, "asian": 0.0, "caucasian": 0.03}  # how often
 DARK, BROWN, LIGHT, RED = (0.012, 0.010, 0.009), (0.05, 0.027, 0.015), (0.30, 0.19, 0.09), (0.18, 0.055, 0.02)
 GREY, WHITE = (0.28, 0.27, 0.26), (0.62, 0.60, 0.57)  # linear RGB of a lit strand
 
@@ -150,6 +152,21 @@ def draw_local(rng: np.random.Generator) -> dict[str, float]:
     return weights
 
 
+def draw_rest(rng: np.random.Generator) -> dict[str, float]:
+    """Return the expression that a face falls into at rest: without it the base mesh stares."""
+    limits = {
+        "browInnerUp": (0.0, 0.5), "eyeBlink": (0.02, 0.16), "eyeSquint": (0.0, 0.4), "mouthSmile": (0.0, 0.14),
+        "mouthPress": (0.0, 0.2),
+    }  # fmt: skip
+    weights = {}
+    for unit, (low, high) in limits.items():
+        sides = ("Left", "Right") if f"units/{unit}Left" in load_assets().targets else ("",)
+        weights.update(
+            dict.fromkeys([f"units/{unit}{side}" for side in sides], round(float(rng.uniform(low, high)), 3))
+        )
+    return weights
+
+
 def draw_macro(rng: np.random.Generator, sex: str, age: str, group: str) -> tuple[dict[str, float], dict[str, float]]:
     """Return the weights of the macro targets, and the share of each group in them."""
     other = GROUPS[(GROUPS.index(group) + rng.integers(1, 3)) % 3]
@@ -211,10 +228,10 @@ def draw(seed: int, attempt: int) -> Identity:
     saturation, cloth = rng.uniform(0.1, 0.8), rng.random(3)
     cloth = (cloth * saturation + 1 - saturation) * rng.uniform(0.05, 0.5)
     return Identity(
-        seed=seed, sex=sex, age=age, group=group, macro=macro, local=draw_local(rng), **skin, **colours,
+        seed=seed, sex=sex, age=age, group=group, macro=macro, local=without_folds(macro, draw_local(rng) | draw_rest(rng)), **skin, **colours,
         freckles=round(float(rng.beta(1, 3)), 3), brows=rng.choice(assets.names("brows")).item(),
         lashes=rng.choice(assets.names("lashes")).item() if sex == "female" else "Eyelashes01",
-        hair=rng.choice(HAIR[sex]).item(), clothes=rng.choice(clothes).item(),
+        hair="afro01" if rng.random() < AFRO[group] else rng.choice(HAIR[sex]).item(), clothes=rng.choice(clothes).item(),
         clothes_colour=tuple(np.round(cloth, 4).tolist()),
     )  # fmt: skip
 

@@ -10,7 +10,8 @@ from fslab.synth.identity import Identity
 
 BUMP = 0.05  # dm of height for the whole range from black to white
 EYE_SATURATION = 0.6  # the packaged irises are more colourful than any eye
-LIFT = 0.35  # how much of the contrast between strands of hair stays, as an exponent
+IRIS_DARK = 0.45  # and lighter, too
+LIFT = 0.8  # how much of the contrast between strands of hair stays, as an exponent
 
 _STEPS = np.arange(256) / 255
 _LINEAR = np.where(_STEPS <= 0.04045, _STEPS / 12.92, ((_STEPS + 0.055) / 1.055) ** 2.4).astype(np.float32)
@@ -80,7 +81,9 @@ def eye_texture(name: str) -> np.ndarray:
     eye = load_texture(f"eyes/{name}")
     linear = to_linear(eye[..., :3])
     grey = (linear @ GREY_WEIGHTS)[..., None]
-    return np.dstack([to_srgb(grey + EYE_SATURATION * (linear - grey)), eye[..., 3:]])
+    chroma = np.ptp(linear, axis=2, keepdims=True)
+    dark = 1 - IRIS_DARK * np.clip(chroma / np.quantile(chroma, 0.97), 0, 1)
+    return np.dstack([to_srgb((grey + EYE_SATURATION * (linear - grey)) * dark), eye[..., 3:]])
 
 
 def brow_colour(identity: Identity) -> tuple[float, ...]:

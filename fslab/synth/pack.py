@@ -38,7 +38,7 @@ PROXIES = {
     "teeth": ("Teeth_Base",),
     "tongue": ("tongue01",),
     "hair": (
-        "Braid01", "afro01", "bob01", "bob02", "long01", "ponytail01", "short01", "short02", "short03", "short04",
+        "Braid01", "afro01", "bob02", "long01", "ponytail01", "short01", "short02", "short03", "short04",
     ),
     "clothes": (
         "female_casualsuit01", "female_casualsuit02", "female_elegantsuit01", "female_sportsuit01",
@@ -46,6 +46,8 @@ PROXIES = {
         "male_casualsuit06", "male_elegantsuit01",
     ),
 }  # fmt: skip
+CLEAR_CENTRE, CLEAR_HALF = np.array([0.0, -0.15]), np.array([0.66, 0.62])  # dm; the ellipse that hair leaves free
+CLEAR_DEPTH, CLEAR_EDGE = 0.45, 0.12  # dm behind the eyes that count as in front; share of the ellipse kept as its rim
 SOURCE_FOLDER = {"brows": "eyebrows", "lashes": "eyelashes"}
 TEXTURE_SIZE = {"skin": 512, "eyes": 256, "brows": 256, "lashes": 256, "teeth": 256, "tongue": 128, "clothes": 512}
 
@@ -94,7 +96,7 @@ def _faces(stream: list[int]) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def read_proxy(path: Path) -> dict:
-    """Read a proxy: triangles, uv, uv_triangles, and per vertex the ``refs``, ``weights`` and ``offsets`` that fit it."""
+    """Read a proxy: triangles, uv, uv_triangles, and each vertex's ``refs``, ``weights`` and ``offsets``."""
     with gzip.open(path, "rt") as file:
         data = json.load(file)
     triangles, uv_triangles = zip(*_faces(data["faces"]))
@@ -108,6 +110,34 @@ def read_proxy(path: Path) -> dict:
 def fit(proxy: dict, vertices: np.ndarray) -> np.ndarray:
     """Return the proxy's vertices on an unscaled base mesh."""
     return (vertices[proxy["refs"]] * proxy["weights"][..., None]).sum(1) + proxy["offsets"]
+
+
+def sweep_aside(proxy: dict, vertices: np.ndarray, skin: np.ndarray, eyes: np.ndarray) -> dict:
+    """Return hair with the locks that hang over the face combed to its edge, just above the skin there.
+
+    Args:
+        proxy: the hair.
+        vertices: ``(V, 3)`` base mesh.
+        skin: ``(N,)`` its vertices that hair may lie on.
+        eyes: ``(3,)`` the middle between the eyes.
+    """
+    points = fit(proxy, vertices)
+    place = (points[:, :2] - eyes[:2] - CLEAR_CENTRE) / CLEAR_HALF
+    radius = np.linalg.norm(place, axis=1)
+    over = (radius < 1) & (points[:, 2] > eyes[2] - CLEAR_DEPTH)
+    if not over.any():
+        return proxy
+    factor = (1 - CLEAR_EDGE * (1 - radius[over])) / np.maximum(radius[over], 1e-3)
+    moved = points.copy()
+    moved[over, :2] = place[over] * factor[:, None] * CLEAR_HALF + CLEAR_CENTRE + eyes[:2]
+    front = vertices[skin][vertices[skin, 2] > eyes[2] - 2 * CLEAR_DEPTH]
+    gaps = ((moved[over, None, :2] - front[None, :, :2]) ** 2).sum(2)
+    surface = front[np.argsort(gaps, axis=1)[:, :4], 2].max(1)
+    moved[over, 2] = np.maximum(surface + 0.03, moved[over, 2] - 0.25)
+    place = (moved[proxy["triangles"], :2].mean(1) - eyes[:2] - CLEAR_CENTRE) / CLEAR_HALF
+    across = (np.linalg.norm(place, axis=1) < 1 - 1.5 * CLEAR_EDGE) & over[proxy["triangles"]].any(1)
+    keep = {name: proxy[name][~across] for name in ("triangles", "uv_triangles")}
+    return proxy | keep | {"offsets": proxy["offsets"] + moved - points}
 
 
 def _compact(mesh: dict, keep: np.ndarray, per_vertex: tuple[str, ...]) -> dict:
@@ -126,13 +156,15 @@ def pack_geometry(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     vertices, group = base["vertices"], base["group"]
     eyes = np.unique(base["triangles"][np.isin(group, HELPERS[:2])])
     bottom = vertices[eyes, 1].mean() - CUT
+    skin = (group == "body") & (vertices[base["triangles"], 1].min(1) > bottom)
     proxies = {}
     for kind, names in PROXIES.items():
         for name in names:
             proxy = read_proxy(folder / "proxies" / SOURCE_FOLDER.get(kind, kind) / name / f"{name}.json.gz")
+            if kind == "hair":
+                proxy = sweep_aside(proxy, vertices, np.unique(base["triangles"][skin]), vertices[eyes].mean(0))
             keep = fit(proxy, vertices)[proxy["triangles"], 1].max(1) > bottom
             proxies[f"{kind}/{name}"] = _compact(proxy, keep, ("refs", "weights", "offsets"))
-    skin = (group == "body") & (vertices[base["triangles"], 1].min(1) > bottom)
     helpers = {name: np.unique(base["triangles"][group == name]) for name in HELPERS}
     needed = [base["triangles"][skin], *helpers.values(), *(p["refs"] for p in proxies.values()), SCALE_VERTICES]
     kept = np.unique(np.concatenate([np.ravel(x) for x in needed]))
