@@ -3,7 +3,7 @@
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,11 +13,12 @@ import torch
 
 from fslab import __version__
 from fslab.bench.case import TIERS, Tier
+from fslab.bench.classic import ClassicConfig
 from fslab.bench.page import write_page, write_sheet
 from fslab.bench.trial import ARMS, TRAINED, Trial, Watch
 from fslab.errors import OutputError
 from fslab.metrics import METRICS
-from fslab.schedule import choose_device
+from fslab.schedule import TrainConfig, choose_device
 from fslab.storage import explained, prepare_folder, read_json, write_json
 from fslab.synth.pair import Pair
 from fslab.traits import area_under_curve, time_to
@@ -100,6 +101,7 @@ def summarise(tier: Tier, results: Mapping[str, dict]) -> dict:
     cases = {c.name: {**asdict(c), "hash": hashes.get(c.name)} for c in tier.cases}
     rows = {name: result["rows"] for name, result in results.items()}
     curves = {name: result["curves"] for name, result in results.items()}
+    summed = {name: aggregates(curve) for name, curve in curves.items()}
     return {
         "schema": SCHEMA,
         "command": f"fslab bench quality --tier {tier.name}",
@@ -107,25 +109,29 @@ def summarise(tier: Tier, results: Mapping[str, dict]) -> dict:
         "complete": len(results) == len(tier.cases),
         "hardware": hardware(tier.device),
         "versions": {"fslab": __version__, "python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "seeds": {"fslab": TrainConfig().seed, "classic": ClassicConfig().seed},
         "tier": tier.to_dict(),
         "cases": cases,
         "rows": rows,
         "curves": curves,
         "means": mean_rows(rows.values()),
-        "aggregates": {name: aggregates(curve) for name, curve in curves.items()},
+        "aggregates": summed,
+        "mean_area": {arm: _mean([found[arm]["area"] for found in summed.values()]) for arm in TRAINED},
         "faces": {name: result["faces"] for name, result in results.items()},
         "seconds": {name: result["seconds"] for name, result in results.items()},
         "notes": {name: result["notes"] for name, result in results.items()},
     }
 
 
-def mean_rows(cases: Sequence[Mapping[str, Mapping]]) -> dict[str, dict[str, float | None]]:
+def mean_rows(cases: Collection[Mapping[str, Mapping]]) -> dict[str, dict[str, float | None]]:
     """Return each arm's mean of each metric over the cases that have it; None where none has."""
-    means: dict[str, dict[str, float | None]] = {}
-    for arm in ARMS:
-        found = {m: [case[arm][m] for case in cases if case[arm].get(m) is not None] for m in METRICS}
-        means[arm] = {m: sum(v) / len(v) if v else None for m, v in found.items()}
-    return means
+    return {arm: {m: _mean([case[arm].get(m) for case in cases]) for m in METRICS} for arm in ARMS}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of what is there; None if nothing is."""
+    there = [v for v in values if v is not None]
+    return sum(there) / len(there) if there else None
 
 
 def aggregates(curves: Mapping[str, Sequence[Mapping]]) -> dict[str, dict[str, float | None]]:
