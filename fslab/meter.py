@@ -29,7 +29,7 @@ from fslab.measures import (
 )
 from fslab.media import Frame
 from fslab.metrics import METRICS
-from fslab.patch import Patch, Reading
+from fslab.patch import ExactEyes, Patch, Reading
 from fslab.tracking import FrameFaces, TrackConfig, TrackedFace
 from fslab.traits import (
     Gallery,
@@ -214,8 +214,11 @@ class Meter:
         fitted = {arm: self.mesh.fit(frame, face) for arm, frame in frames.items()}
         readable = {a: f for a, f in fitted.items() if f.mesh_score >= self.config.track.min_mesh_score}
         self.n_unread += "target" in readable and "swap" not in readable
-        parts = [self._attributes({a: Reading.of(f, now[a], patch.box) for a, f in readable.items()})]
-        parts.append(self._warping(frames, patch))
+        eyes = None
+        if self.references.labels is not None and "truth" in readable:
+            eyes = ExactEyes.of(self.references.labels, self._now, patch.box, readable["truth"])
+        readings = {arm: Reading.of(own, now[arm], patch.box, eyes) for arm, own in readable.items()}
+        parts = [self._attributes(readings), self._warping(frames, patch)]
         if self._now % self.config.embed_every == 0:
             parts.append(self._identity(frames, {a: readable.get(a, face) for a in frames}))
         for part in parts:

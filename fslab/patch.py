@@ -8,8 +8,9 @@ from fslab.faces import Face, estimate_pose, expression, five_points
 from fslab.labels import ClipLabels
 from fslab.measures import SSIM_RADIUS, edge_band, polygon_mask
 from fslab.mesh import mesh_box
-from fslab.traits import eyes_error, gaze_error, iris_offset, mouth_error, pose_error
+from fslab.traits import exact_iris_offset, eye_centres, eyes_error, gaze_error, iris_offset, mouth_error, pose_error
 
+EYES_PART = 3  # "eyes" in `fslab.synth.scene.PARTS`
 Box = tuple[int, int, int, int]
 
 
@@ -62,6 +63,20 @@ def exact_face(labels: ClipLabels, index: int) -> Face:
 
 
 @dataclass(frozen=True)
+class ExactEyes:
+    """The truth's eyes: exact points ``(468, 2)``, eyeball pixels of a patch, and the mesh found in its picture."""
+
+    mesh: np.ndarray
+    shown: np.ndarray
+    found: np.ndarray
+
+    @classmethod
+    def of(cls, labels: ClipLabels, index: int, box: Box, truth: Face) -> "ExactEyes":
+        """Cut the eyes of a labelled frame; ``truth`` is the face that the mesh network finds there."""
+        return cls(labels.mesh[index], labels.parts[index, box[1] : box[3], box[0] : box[2]] == EYES_PART, truth.mesh)
+
+
+@dataclass(frozen=True)
 class Reading:
     """What a face does, as its mesh tells: points, (yaw, pitch, roll), openings, and where the irises stand."""
 
@@ -71,10 +86,14 @@ class Reading:
     iris: float
 
     @classmethod
-    def of(cls, face: Face, crop: np.ndarray, box: Box) -> "Reading":
-        """Read a face with a mesh; ``crop`` is ``box`` of its frame."""
-        local = face.mesh[:, :2] - box[:2]
-        return cls(face.mesh, estimate_pose(face.mesh), expression(face.mesh), iris_offset(crop, local))
+    def of(cls, face: Face, crop: np.ndarray, box: Box, eyes: "ExactEyes | None" = None) -> "Reading":
+        """Read a face with a mesh; ``crop`` is ``box`` of its frame, ``eyes`` those of the truth where known."""
+        if eyes is None:
+            iris = iris_offset(crop, face.mesh[:, :2] - box[:2])
+        else:
+            moved = eye_centres(face.mesh) - eye_centres(eyes.found)
+            iris = exact_iris_offset(crop, eyes.mesh - box[:2], eyes.shown, moved)
+        return cls(face.mesh, estimate_pose(face.mesh), expression(face.mesh), iris)
 
     def errors(self, other: "Reading", suffix: str) -> dict[str, float]:
         """Return how far two readings are apart; ``suffix`` ends the names."""

@@ -16,6 +16,7 @@ from fslab.mesh import EYES, expression, five_points
 EYE_CORNERS = ((33, 133), (362, 263))  # of the left and right eye, left corner first
 DEGREES_PER_EYE_WIDTH = 143.0  # an eyeball of 12 mm radius behind an opening 30 mm wide: 1 / sin(1 degree) * 30 / 12
 MIN_OPEN = 0.2  # eye widths between the lids; a mesh hardly goes below 0.15
+MIN_SHOWN = 0.06  # eye widths squared of eyeball; less is a closed eye
 
 
 @dataclass(frozen=True)
@@ -131,33 +132,67 @@ def iris_offset(image: np.ndarray, mesh: np.ndarray) -> float:
         image: ``(H, W, 3)`` uint8 RGB that holds the eyes.
         mesh: ``(468, 2)`` or ``(468, 3)``, points in the pixels of ``image``.
     """
-    points = np.asarray(mesh, np.float64)[:, :2]
-    look = expression(mesh)
-    is_open = look["eye_left_open"] >= MIN_OPEN, look["eye_right_open"] >= MIN_OPEN
-    eyes = [(points[list(eye)], points[list(c)]) for eye, c, seen in zip(EYES, EYE_CORNERS, is_open) if seen]
-    seen = [x for x in (_iris_in_eye(image, *eye) for eye in eyes) if np.isfinite(x)]
-    return float(np.mean(seen)) if seen else float("nan")
+    look, points, found = expression(mesh), np.asarray(mesh, np.float64)[:, :2], []
+    for eye, corners, side in zip(EYES, EYE_CORNERS, ("left", "right")):
+        x0, y0, x1, y1 = _eye_box(points[list(eye)], image.shape[:2])
+        if look[f"eye_{side}_open"] >= MIN_OPEN and x0 < x1 and y0 < y1:
+            inside = _coverage(points[list(eye)] - (x0, y0), (y1 - y0, x1 - x0))
+            found.append(_along(points[list(corners)] - (x0, y0), _dark_centre(image[y0:y1, x0:x1], inside)))
+    return _mean_of_seen(found)
 
 
-def _iris_in_eye(image: np.ndarray, polygon: np.ndarray, corners: np.ndarray) -> float:
-    """Return `iris_offset` of one eye; NaN where nothing of it can be seen."""
-    x0, y0 = (max(int(v), 0) for v in np.floor(polygon.min(axis=0)) - 1)
-    x1, y1 = (int(v) for v in np.ceil(polygon.max(axis=0)) + 2)
-    patch = image[y0 : max(y1, 0), x0 : max(x1, 0)]
+def exact_iris_offset(image: np.ndarray, mesh: np.ndarray, shown: np.ndarray, moved: np.ndarray) -> float:
+    """Return `iris_offset` where it is known which pixels show an eyeball: lashes and lids then cannot be mistaken.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        mesh: ``(468, 2)`` or ``(468, 3)``, exact points of the face that is known, in the pixels of ``image``.
+        shown: ``(H, W)`` bool, where its eyeballs are seen.
+        moved: ``(2, 2)`` pixels by which the left and the right eye of ``image`` stand elsewhere than those.
+    """
+    points, found = np.asarray(mesh, np.float64)[:, :2], []
+    for eye, corners, shift in zip(EYES, EYE_CORNERS, moved):
+        x0, y0, x1, y1 = _eye_box(points[list(eye)], image.shape[:2])
+        inside = shown[y0:y1, x0:x1].astype(np.float32)
+        ends = points[list(corners)]
+        if inside.sum() > MIN_SHOWN * float(((ends[1] - ends[0]) ** 2).sum()):
+            centre = (x0 + x1 - 1) / 2 + shift[0], (y0 + y1 - 1) / 2 + shift[1]
+            patch = cv2.getRectSubPix(image, (x1 - x0, y1 - y0), centre)
+            found.append(_along(ends - (x0, y0), _dark_centre(patch, inside)))
+    return _mean_of_seen(found)
+
+
+def eye_centres(mesh: np.ndarray) -> np.ndarray:
+    """Return the means of the left and the right eye's outline, ``(2, 2)``."""
+    return np.stack([np.asarray(mesh, np.float64)[list(eye), :2].mean(axis=0) for eye in EYES])
+
+
+def _eye_box(polygon: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return whole pixels that hold an eye, cut at the picture."""
+    x0, y0 = np.clip(np.floor(polygon.min(axis=0)) - 2, 0, size[::-1]).astype(int).tolist()
+    x1, y1 = np.clip(np.ceil(polygon.max(axis=0)) + 3, 0, size[::-1]).astype(int).tolist()
+    return x0, y0, x1, y1
+
+
+def _dark_centre(patch: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the centroid (x, y) of squared darkness in a mask; NaN where there is none."""
+    grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    seen = inside > 0.5
+    weights = inside * np.clip(np.quantile(grey[seen], 0.9) - grey, 0, None) ** 2 if seen.any() else inside * 0
+    y, x = np.mgrid[: grey.shape[0], : grey.shape[1]]
+    with np.errstate(invalid="ignore"):
+        return np.array([(weights * x).sum(), (weights * y).sum()]) / weights.sum()
+
+
+def _along(corners: np.ndarray, point: np.ndarray) -> float:
+    """Return where a point lies from one corner (-0.5) to the other (0.5)."""
     along = corners[1] - corners[0]
-    if not patch.size or not along.any():
-        return float("nan")
-    inside = _coverage(polygon - (x0, y0), patch.shape[:2])
-    if not (inside > 0.5).any():
-        return float("nan")
-    grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    bright = np.quantile(grey[inside > 0.5], 0.9)
-    weights = inside * np.clip(bright - grey, 0, None) ** 2
-    y, x = np.mgrid[: patch.shape[0], : patch.shape[1]]
-    if weights.sum() == 0:
-        return float("nan")
-    centroid = np.array([(weights * x).sum(), (weights * y).sum()]) / weights.sum() + (x0, y0)
-    return float((centroid - corners.mean(axis=0)) @ along / (along @ along))
+    return float((point - corners.mean(axis=0)) @ along / max(float(along @ along), 1e-9))
+
+
+def _mean_of_seen(values: list[float]) -> float:
+    seen = [v for v in values if np.isfinite(v)]
+    return float(np.mean(seen)) if seen else float("nan")
 
 
 def _coverage(polygon: np.ndarray, size: tuple[int, int], fine: int = 8) -> np.ndarray:

@@ -12,9 +12,11 @@ from fslab.evaluate import METRICS, EvalConfig, Gallery, References, evaluate_vi
 from fslab.faces import Embedder, find_faces, outline
 from fslab.labels import ClipLabels
 from fslab.media import RgbFrame, read_frames, write_video
+from fslab.mesh import EYES
 from fslab.meter import Meter
-from fslab.patch import Patch, exact_face
+from fslab.patch import EYES_PART, Patch, exact_face
 from fslab.samples import sample_path
+from fslab.synth.scene import PARTS
 from fslab.tracking import FrameFaces, TrackedFace
 
 SIZE, N, FPS = 128, 6, Fraction(25)
@@ -42,11 +44,15 @@ def labels_of(mesh, n=N):
     """Exact labels of a still that moves: the face is the outline of its mesh, with soft edges."""
     meshes = (mesh + PATH[:n, None]).astype(np.float32)
     face = np.zeros((n, SIZE, SIZE), np.uint8)
+    eyes = np.zeros_like(face)
     for t in range(n):
         cv2.fillPoly(face[t], [np.round(outline(meshes[t]) * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+        for eye in EYES:
+            cv2.fillPoly(eyes[t], [np.round(meshes[t][list(eye)] * 16).astype(np.int32)], 1, shift=4)
+    parts = np.where(eyes, PARTS.index("eyes"), np.where(face > 127, PARTS.index("face"), 0)).astype(np.uint8)
     flow = np.zeros((n - 1, SIZE, SIZE, 2), np.float16) + np.diff(PATH[:n], axis=0)[:, None, None].astype(np.float16)
     return ClipLabels(
-        np.where(face > 127, 2, 0).astype(np.uint8), face, flow, np.zeros((n, 68, 2), np.float32), meshes,
+        parts, face, flow, np.zeros((n, 68, 2), np.float32), meshes,
         np.zeros((n, 3), np.float32), np.zeros((n, 2), np.float32), np.zeros((n, 52), np.float32),
         np.array([f"unit{i}" for i in range(52)]),
     )  # fmt: skip
@@ -141,7 +147,7 @@ def test_every_clip_has_every_figure_by_one_formula(scored, labels, clips, galle
     assert set(report.baselines) == {"target", "truth", "half", "blur", "cast", "jitter", "shift", "noise"}
     for values in report.baselines.values():
         assert set(values) == set(METRICS)
-        assert {n for n, v in values.items() if v is None} <= {"gaze_to_truth"}
+        assert None not in values.values()
     assert (report.inputs["labels"], report.inputs["gallery"], report.inputs["source"]) == (True, 200, True)
     assert report.inputs["half"]["file"] == "half.mp4"
     references = References(labels=labels, gallery=gallery)
@@ -202,6 +208,22 @@ def test_the_visible_label_hides_nothing_where_there_is_none(clips, labels, fram
     assert weights[1] < 0.95 * weights[0]
 
 
+def test_eyes_that_look_elsewhere_show_in_the_gaze_and_nowhere_else_in_what_the_face_does(labels, frames):
+    """The eyeballs' pixels are replaced by their mirror image: dark to the other side."""
+    meter = Meter(("target", "swap", "truth"), (SIZE, SIZE), References(labels=labels), CONFIG)
+    truth, swap = frames["truth"][0], frames["truth"][0].copy()
+    for eye in EYES:
+        (x0, y0), (x1, y1) = (
+            f(labels.mesh[0, list(eye)]).astype(int) for f in (lambda p: p.min(0), lambda p: p.max(0))
+        )
+        swap[y0 : y1 + 1, x0 : x1 + 1] = swap[y0 : y1 + 1, x0 : x1 + 1][:, ::-1]
+    now = {"target": RgbFrame(frames["target"][0]), "swap": RgbFrame(swap), "truth": RgbFrame(truth)}
+    meter.add(FrameFaces(now["target"], (TrackedFace(0, exact_face(labels, 0)),)), now)
+    assert meter.series["gaze_to_truth"][0] > 5
+    assert meter.series["pose_to_truth"][0] < 1
+    assert meter.series["mouth_to_truth"][0] < 0.01
+
+
 def test_the_skin_is_followed_by_the_flow_of_its_own_frame_and_only_the_skin(labels, frames):
     noise = np.random.default_rng(2)
     meter = Meter(("target", "swap", "truth"), (SIZE, SIZE), References(labels=labels), CONFIG)
@@ -213,6 +235,10 @@ def test_the_skin_is_followed_by_the_flow_of_its_own_frame_and_only_the_skin(lab
         meter.add(FrameFaces(now["target"], (TrackedFace(0, exact_face(labels, t)),)), now)
     assert meter.series["warp_excess"][0] is None
     assert meter.series["warp_excess"][1:] == pytest.approx([0] * (N - 1), abs=1e-6)
+
+
+def test_the_number_of_the_eyes_part_is_the_scenes_own():
+    assert PARTS[EYES_PART] == "eyes"
 
 
 def test_soft_edges_weigh_and_the_band_lies_along_them():

@@ -111,6 +111,45 @@ def test_closed_eyes_and_eyes_out_of_the_picture_tell_nothing():
     assert np.isnan(traits.iris_offset(np.full_like(image, 128), mesh)), "nothing dark"
 
 
+def shown_in(image):
+    """Where the drawn eyeballs are: brighter or darker than the skin."""
+    return np.abs(image.astype(int) - (190, 140, 120)).sum(axis=2) > 0
+
+
+@pytest.mark.parametrize(("width", "angle"), [(60, 0), (60, 20), (14, 0), (10, -10)])
+def test_exact_eye_pixels_tell_the_iris_wherever_the_eyes_stand(width, angle):
+    image, mesh = drawn_eyes(0.15, width, angle=angle)
+    shown, tolerance = shown_in(image), 0.02 if width > 20 else 0.04
+    still = traits.exact_iris_offset(image, mesh, shown, np.zeros((2, 2)))
+    assert still == pytest.approx(0.15, abs=tolerance)
+    shift = np.float32([[1, 0, 3.5], [0, 1, -2]])
+    elsewhere = cv2.warpAffine(image, shift, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    moved = np.array([[3.5, -2], [3.5, -2]])
+    assert traits.exact_iris_offset(elsewhere, mesh, shown, moved) == pytest.approx(still, abs=0.02)
+    assert traits.eye_centres(np.add(mesh, (3.5, -2))) - traits.eye_centres(mesh) == pytest.approx(moved)
+
+
+def test_dark_lashes_mislead_the_polygon_and_not_the_exact_pixels():
+    image, mesh = drawn_eyes(0.15)
+    shown, lashes = shown_in(image), image.copy()
+    for eye in (LEFT_EYE, RIGHT_EYE):
+        corner = mesh[list(eye)].min(axis=0)
+        lashes[int(corner[1]) : int(corner[1]) + 26, int(corner[0]) - 4 : int(corner[0]) + 16] = 20
+    lashes[shown] = image[shown]
+    wider = mesh.copy()
+    wider[list(LEFT_EYE + RIGHT_EYE)] += 0.35 * (
+        mesh[list(LEFT_EYE + RIGHT_EYE)] - np.repeat(traits.eye_centres(mesh), 16, 0)
+    )
+    fooled = abs(traits.iris_offset(lashes, wider) - 0.15 / 1.35)
+    assert abs(traits.exact_iris_offset(lashes, mesh, shown, np.zeros((2, 2))) - 0.15) < 0.02 < fooled
+
+
+def test_eyeballs_that_are_hardly_shown_tell_nothing():
+    image, mesh = drawn_eyes(0.1)
+    assert np.isnan(traits.exact_iris_offset(image, mesh, np.zeros(image.shape[:2], bool), np.zeros((2, 2))))
+    assert np.isnan(traits.exact_iris_offset(image, mesh + 900, shown_in(image), np.zeros((2, 2))))
+
+
 def test_gaze_error_is_in_degrees():
     assert traits.gaze_error(0.1, 0.1) == 0
     turned = 12 * np.sin(np.radians(10)) / 30  # an iris 12 mm from the eyeball's centre, seen in an eye 30 mm wide
