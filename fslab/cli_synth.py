@@ -1,17 +1,16 @@
 """The subcommands of ``fslab synth``: options, one call each, and a line or two about what was made."""
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from typing_extensions import Doc
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, PositionalRequiredArgs, subcommand
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from fslab import console
 from fslab.synth.clip import ClipConfig, person_name, render_clip
 from fslab.synth.faces import FacesConfig, render_faces
-from fslab.synth.identity import draw_identity, similar_tone
 from fslab.synth.pair import PairConfig, render_pair
 from fslab.synth.portrait import PortraitConfig, render_portrait
 
@@ -51,23 +50,47 @@ class SynthClip:
 
 
 @dataclass(frozen=True)
-class SynthPair:
-    """Render footage of two people, a target clip and the exact truth of its swap: SOURCE's face into TARGET's head."""
+class PairOptions(PairConfig):
+    """Who is swapped with whom, what each shows, and how it is rendered."""
 
-    config: PositionalRequiredArgs[OmitArgPrefixes[PairConfig]]
-    out: Annotated[Positional[Path], Doc("folder to make")]
+    source_seed: Annotated[Positional[int], arg(metavar="SOURCE"), Doc("seed of the person who gives the face")]
+    target_seed: Annotated[
+        Positional[int], arg(metavar="TARGET"), Doc("seed of the person who gets it and keeps head, pose and light")
+    ]
+
+
+@dataclass(frozen=True)
+class PairOutput:
+    """Where a pair goes."""
+
+    out: Annotated[Positional[Path], arg(metavar="OUT"), Doc("folder to make")]
     overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class SynthPair:
+    """Render footage of two people, a target clip and the exact truth of its swap: SOURCE's face in TARGET's head."""
+
+    options: OmitArgPrefixes[PairOptions]
+    output: OmitArgPrefixes[PairOutput]
+
+    @property
+    def config(self) -> PairConfig:
+        """What is rendered."""
+        return PairConfig(**asdict(self.options))
 
     def run(self) -> int:
         """Run the command."""
-        source, target = (person_name(s) for s in (self.config.source_seed, self.config.target_seed))
+        from fslab.synth.identity import draw_identity, similar_tone
+
+        config = self.config
+        people = config.source_seed, config.target_seed
+        source, target = map(person_name, people)
         with console.stage(f"render {source} into {target}") as progress:
-            pair = render_pair(self.config, self.out, self.overwrite, progress)
-        console.say(
-            f"  {pair.folder}: a is {target}, b is {source}; {self.config.n_frames} frames, hash {pair.hash[:12]}"
-        )
-        if not similar_tone(*(draw_identity(s) for s in (self.config.source_seed, self.config.target_seed))):
-            console.say("  their skin tones differ much: fine to measure on, but do not show this swap to anyone")
+            pair = render_pair(config, self.output.out, self.output.overwrite, progress)
+        console.say(f"  {pair.folder}: a is {target}, b is {source}; {config.n_frames} frames, hash {pair.hash[:12]}")
+        if not similar_tone(*map(draw_identity, people)):
+            console.say("  their skin tones differ much: fine to measure on, but show this swap to nobody")
         console.say("  next:")
         for line in next_commands(pair.folder, source, target):
             console.say(f"    {line}")

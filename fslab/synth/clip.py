@@ -23,7 +23,7 @@ from fslab.synth.occluders import Occluder
 from fslab.synth.ranges import RangeName, motion_range
 from fslab.synth.render import Quality
 from fslab.synth.scene import Attributes
-from fslab.synth.takes import Take, check_size, load_frames, load_labels, render_take
+from fslab.synth.takes import Take, check_choices, check_size, load_frames, load_labels, render_take
 from fslab.synth.voice import RATE, mouth_openings, speak
 
 SCHEMA = 1
@@ -51,6 +51,7 @@ class ClipConfig:
 
     def __post_init__(self):
         check_size(self.size)
+        check_choices(self.occluder, self.degrade)
         motion_range(self.motion)
         if not self.seconds > 0 or not 1 <= self.fps <= 120 or self.motion_seed < 0:
             raise ValueError(

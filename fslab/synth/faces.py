@@ -9,10 +9,10 @@ pictures, row by row; ``images.jsonl`` the file and the attributes of each row; 
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
@@ -21,12 +21,13 @@ import cv2
 import numpy as np
 from typing_extensions import Doc
 
-from fslab.errors import OutputError
+from fslab.errors import FslabError, OutputError
 from fslab.geometry import align_matrix, invert, transform_points, warp
 from fslab.media import encode_image
 from fslab.mesh import five_points
+from fslab.pipeline import prefetch
 from fslab.storage import atomic_dir, atomic_path, prepare_folder, read_json, write_bytes, write_json, write_json_lines
-from fslab.synth.annotate import annotate
+from fslab.synth.annotate import FrameLabels, annotate
 from fslab.synth.assets import UNITS
 from fslab.synth.clip import OnProgress
 from fslab.synth.head import Head
@@ -57,14 +58,18 @@ class FacesConfig:
     motion: Annotated[RangeName, Doc("what the people never do, or everything: full")] = "full"
     seed: Annotated[int, Doc("of the attributes")] = 0
     quality: Annotated[Quality, Doc("bulk is fast, high is cleaner and takes ten times as long")] = "bulk"
+    processes: Annotated[int, Doc("how many render at once, 0 for half the number of cores")] = 0
 
     def __post_init__(self):
+        motion_range(self.motion)
         last = self.first + self.people - 1
         if self.people < 1 or self.first not in TRAIN_SEEDS or last not in TRAIN_SEEDS:
             raise ValueError(
                 f"people for training have seeds {TRAIN_SEEDS.start} to {TRAIN_SEEDS.stop - 1} (those below are for "
                 f"benchmarks), got {self.people} people from seed {self.first}"
             )
+        if self.processes < 0:
+            raise ValueError(f"processes must be 0 or more, got {self.processes}")
         if self.size < 64 or not 0.2 <= self.coverage <= 1 or not 1 <= self.each <= 10_000 or self.seed < 0:
             raise ValueError(
                 f"size must be 64 or more, coverage 0.2 to 1, each 1 to 10000 and seed 0 or more; "
@@ -91,6 +96,16 @@ class Face:
     parts: np.ndarray
     mesh: np.ndarray
     attributes: Attributes
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A head before a camera that looks at its face: what is rendered, at which size, and its labels."""
+
+    parts: list[Part]
+    attributes: Attributes
+    side: int
+    labels: FrameLabels
 
 
 def frame_face(parts: Sequence[Part], attributes: Attributes, size: int, coverage: float) -> tuple[Camera, int]:
@@ -122,6 +137,28 @@ def frame_face(parts: Sequence[Part], attributes: Attributes, size: int, coverag
     return camera, int(np.ceil(side))
 
 
+def _scene(head: Head, attributes: Attributes, size: int, coverage: float) -> _Scene:
+    parts = head.parts(attributes)
+    camera, side = frame_face(parts, attributes, size, coverage)
+    attributes = replace(attributes, camera=camera)
+    return _Scene(parts, attributes, side, annotate(parts, attributes, side))
+
+
+def _face(scene: _Scene, renderer: Renderer, size: int, coverage: float) -> Face:
+    """Render a scene and cut the aligned crop out of it."""
+    renderer.size = scene.side  # one renderer for all sizes, so that textures are made once a head
+    frame = renderer.render(scene.parts, scene.attributes)
+    mesh = mesh_positions(scene.parts, scene.attributes, scene.side)
+    matrix = align_matrix(five_points(mesh), size, coverage)
+    names = cv2.warpAffine(
+        scene.labels.parts, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
+    )
+    return Face(
+        warp(frame, matrix, size, smooth=True), warp(scene.labels.face, matrix, size), names,
+        transform_points(mesh, matrix), scene.attributes,
+    )  # fmt: skip
+
+
 def render_face(head: Head, attributes: Attributes, size: int, coverage: float, quality: Quality = "bulk") -> Face:
     """Render one aligned face.
 
@@ -132,48 +169,36 @@ def render_face(head: Head, attributes: Attributes, size: int, coverage: float, 
         coverage: see `fslab.geometry.crop_template`.
         quality: as in `Renderer`.
     """
-    parts = head.parts(attributes)
-    camera, side = frame_face(parts, attributes, size, coverage)
-    attributes = replace(attributes, camera=camera)
-    frame = _renderer(side, quality).render(parts, attributes)
-    labels = annotate(parts, attributes, side)
-    mesh = mesh_positions(parts, attributes, side)
-    matrix = align_matrix(five_points(mesh), size, coverage)
-    nearest = cv2.warpAffine(
-        labels.parts, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
-    )
-    return Face(
-        warp(frame, matrix, size, smooth=True), warp(labels.face, matrix, size), nearest,
-        transform_points(mesh, matrix), attributes,
-    )  # fmt: skip
+    return _face(_scene(head, attributes, size, coverage), Renderer(size, quality), size, coverage)
 
 
-@lru_cache(maxsize=16)
-def _renderer(side: int, quality: Quality) -> Renderer:
-    return Renderer(side, quality)
+def render_person(config: FacesConfig, person: int, work: Path) -> int:
+    """Render the pictures of a person that a work folder lacks, and return how many the person has.
 
-
-def render_person(config: FacesConfig, person: int, work: Path) -> None:
-    """Render the pictures of a person that a work folder lacks: ``done/SEED/NN.json`` says that one is there."""
+    ``done/SEED/NN.json`` says that a picture is there, and holds its labels.
+    """
     done, faces = work / "done" / str(person), work / "faces" / str(person)
     for folder in (done, faces):
         folder.mkdir(parents=True, exist_ok=True)
-    for number in range(config.each):
+    missing = [n for n in range(config.each) if not (done / f"{n:02d}.json").is_file()]
+    if not missing:
+        return config.each
+    head, renderer = head_of(person), Renderer(config.size, config.quality)
+    scenes = (_scene(head, config.attributes(person, n), config.size, config.coverage) for n in missing)
+    for number, scene in zip(missing, prefetch(scenes, 2)):  # labels take a core while light takes all
+        face = _face(scene, renderer, config.size, config.coverage)
         name = f"{number:02d}"
-        if (done / f"{name}.json").is_file():
-            continue
-        attributes = config.attributes(person, number)
-        face = render_face(head_of(person), attributes, config.size, config.coverage, config.quality)
         write_bytes(faces / f"{name}.jpg", encode_image(face.crop, ".jpg", _QUALITY))
         for mask in ("face", "parts"):
             write_bytes(faces / f"{name}.{mask}.png", cv2.imencode(".png", getattr(face, mask))[1].tobytes())
         write_json(done / f"{name}.json", {"mesh": face.mesh.tolist(), "attributes": face.attributes.to_dict()})
+    return config.each
 
 
 def render_faces(
     config: FacesConfig, out: Path, overwrite: bool = False, on_progress: OnProgress | None = None
 ) -> Path:
-    """Render labelled aligned faces with a process per core; the same call goes on where one was stopped.
+    """Render labelled aligned faces; the same call goes on where one was stopped.
 
     Args:
         config: see `FacesConfig`.
@@ -186,24 +211,36 @@ def render_faces(
 
     Raises:
         OutputError: if something stands there, or nothing can be written.
+        FslabError: if a rendering process was killed.
     """
     out = prepare_folder(Path(out), overwrite, "index.json")
     work = out.with_name(f"{out.name}.part")
-    start_work(work, asdict(config))
+    start_work(work, {k: v for k, v in asdict(config).items() if k != "processes"})
     people = range(config.first, config.first + config.people)
-    draw_identity(people[0])  # before the long part: are the assets there?
-    processes = min(os.cpu_count() or 1, config.people)
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    n_done = 0
+    for n in _each_person(config, people, work):
+        n_done += n
+        if on_progress:
+            on_progress(n_done, config.people * config.each)
+    return _finish(config, people, work, out)
+
+
+def _each_person(config: FacesConfig, people: range, work: Path) -> Iterator[int]:
+    """Render everybody, in processes of their own if there are to be several; yield the pictures of each."""
+    count = min(config.processes or max((os.cpu_count() or 1) // 2, 1), len(people))
+    if count == 1:
+        yield from (render_person(config, person, work) for person in people)
+        return
+    with ProcessPoolExecutor(count, get_context("spawn")) as pool:
         jobs = [pool.submit(render_person, config, person, work) for person in people]
         try:
-            for i, job in enumerate(as_completed(jobs)):
-                job.result()
-                if on_progress:
-                    on_progress((i + 1) * config.each, config.people * config.each)
-        except BaseException:
+            for job in as_completed(jobs):
+                yield job.result()
+        except BrokenProcessPool as reason:
+            fix = "free some memory or pass a smaller --processes, and run it again: it goes on"
+            raise FslabError("rendering processes that live", "one that was killed", fix) from reason
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return _finish(config, people, work, out)
 
 
 def _finish(config: FacesConfig, people: range, work: Path, out: Path) -> Path:

@@ -21,7 +21,7 @@ OCCLUDERS = get_args(Occluder)
 
 _TAG = 0x61A55
 _FRAMES = ((22, 22, 26), (62, 40, 28), (120, 122, 126), (150, 118, 70), (30, 44, 66))  # sRGB of the rims
-_LENS = (225, 236, 240, 14)  # sRGB and opacity: a breath of reflection
+_LENS = (130, 140, 146, 10)  # sRGB and opacity: a breath of reflection
 _BEND = 0.12  # how much the lenses follow the curve of the face, per decimetre
 _CLEAR = 0.012  # decimetres between a frame and the skin
 _EYES_APART = 0.577  # decimetres between the eyes of the base mesh, for which the glasses are drawn

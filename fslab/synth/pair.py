@@ -33,7 +33,7 @@ from fslab.synth.occluders import Occluder
 from fslab.synth.ranges import RangeName, motion_range
 from fslab.synth.render import Quality
 from fslab.synth.scene import Attributes
-from fslab.synth.takes import Take, check_size, load_frames, load_labels, render_take
+from fslab.synth.takes import Take, check_choices, check_size, load_frames, load_labels, render_take
 
 SCHEMA = 1
 PARTS = ("a_train", "b_train", "target", "truth")
@@ -63,6 +63,7 @@ class PairConfig:
 
     def __post_init__(self):
         check_size(self.size)
+        check_choices(self.occluder, self.degrade)
         motion_range(self.source_range), motion_range(self.target_range)
         if self.source_seed == self.target_seed:
             raise ValueError(f"source and target must be two people, got seed {self.source_seed} twice")

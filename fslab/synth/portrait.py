@@ -17,7 +17,8 @@ from fslab.synth.scene import Attributes, Camera, Light
 from fslab.synth.takes import Take, check_size, load_frames, render_take
 from fslab.viz import SHEET, caption_strip, image_grid
 
-CAMERA = Camera(fov=12.0, shift=(0.0, 0.12))
+CAMERA = Camera(fov=13.0, shift=(0.0, 0.22))
+_EDGE = 8  # pixels left of the large picture
 SMILE = {"mouthSmileLeft": 0.45, "mouthSmileRight": 0.42, "cheekSquintLeft": 0.2, "cheekSquintRight": 0.2}
 HERO = Attributes(
     yaw=-9, pitch=1, roll=-2, gaze=(9, -1), expression=SMILE, light=Light(-38, 32, 1.0, 0.62, 0.2), camera=CAMERA
@@ -111,13 +112,10 @@ def portrait_sheet(hero: np.ndarray, cells: list[np.ndarray], seed: int) -> np.n
     """Return the sheet of a large picture and those of `ROWS`, ``(H, W, 3)`` uint8."""
     names = [name for row in ROWS.values() for name in row]
     pictures = iter([caption_strip(cell, name) for cell, name in zip(cells, names, strict=True)])
-    grid = image_grid([[next(pictures) for _ in row] for row in ROWS.values()], list(ROWS))
-    height = max(len(grid), len(hero) + 8)
-    sheet = np.full((height, hero.shape[1] + grid.shape[1] + 8, 3), SHEET, np.uint8)
-    top = (height - len(hero)) // 2
-    sheet[top : top + len(hero), 8 : 8 + hero.shape[1]] = caption_strip(
-        hero, f"{person_name(seed)}: synthetic, nobody real"
-    )
-    top = (height - len(grid)) // 2
-    sheet[top : top + len(grid), 8 + hero.shape[1] :] = grid
+    rows = [[next(pictures) for _ in row] for row in ROWS.values()]
+    grid = image_grid(rows, list(ROWS), foot=f"{person_name(seed)}: synthetic, nobody real; CC0")
+    sheet = np.full((len(grid), hero.shape[1] + grid.shape[1] + _EDGE, 3), SHEET, np.uint8)
+    top = max(4, len(cells[0]) // 40)  # where the grid's pictures begin
+    sheet[top : top + len(hero), _EDGE : _EDGE + hero.shape[1]] = hero
+    sheet[:, _EDGE + hero.shape[1] :] = grid
     return sheet

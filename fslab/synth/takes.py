@@ -22,10 +22,10 @@ from fslab.pipeline import prefetch
 from fslab.storage import atomic_path, explained, read_json, write_bytes, write_json
 from fslab.synth.annotate import annotate, flow_between, project
 from fslab.synth.assets import UNITS
-from fslab.synth.degrade import Degradation, degrade
+from fslab.synth.degrade import DEGRADATIONS, Degradation, degrade
 from fslab.synth.head import Head
 from fslab.synth.identity import draw_identity
-from fslab.synth.occluders import Occluder, Worn
+from fslab.synth.occluders import OCCLUDERS, Occluder, Worn
 from fslab.synth.points import ibug_indices, mesh_points
 from fslab.synth.render import Quality, Renderer
 from fslab.synth.scene import Attributes, Part
@@ -65,6 +65,7 @@ class Take:
 
     def __post_init__(self):
         check_size(self.size)
+        check_choices(self.occluder, self.degrade)
         if not self.track:
             raise ValueError("a take needs at least one frame")
 
@@ -78,6 +79,13 @@ def check_size(size: int) -> None:
     """Raise ValueError unless frames of a size can be rendered and compressed."""
     if size < 64 or size % 2:
         raise ValueError(f"size must be even and 64 pixels or more, got {size}")
+
+
+def check_choices(occluder: Occluder, degrade: Degradation) -> None:
+    """Raise ValueError unless both are among what there is."""
+    for name, value, known in (("occluder", occluder, OCCLUDERS), ("degrade", degrade, DEGRADATIONS)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 @lru_cache(maxsize=4)
