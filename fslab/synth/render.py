@@ -20,6 +20,7 @@ Quality = Literal["bulk", "high"]
 SAMPLES: dict[str, int] = {"bulk": 8, "high": 96}
 DEPTH: dict[str, int] = {"bulk": 4, "high": 6}
 BLOCK = 16  # pixels a side of what one thread renders; fixed, for Mitsuba's own choice depends on the number of threads
+MARGIN = 8  # pixels mirrored round a frame while it is denoised, which tints the outermost ones
 KEPT = 64  # materials and topologies kept between frames
 
 
@@ -153,4 +154,6 @@ class Renderer:
 
     def _denoise(self, noisy: np.ndarray) -> np.ndarray:
         """Return ``noisy (size, size, 3)`` linear float32 without the noise."""
-        return self._denoiser.denoise(noisy, hdr=True)
+        edge = ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
+        clean = self._denoiser.denoise(np.pad(noisy, edge, mode="reflect"), hdr=True)
+        return clean[MARGIN:-MARGIN, MARGIN:-MARGIN]

@@ -25,7 +25,7 @@ def eased(times: np.ndarray, knots: np.ndarray, values: np.ndarray) -> np.ndarra
     k = np.clip(np.searchsorted(knots, times, side="right") - 1, 0, len(knots) - 2)
     f = np.clip((times - knots[k]) / (knots[k + 1] - knots[k]), 0, 1)
     f = (f * f * (3 - 2 * f)).reshape(-1, *[1] * (values.ndim - 1))
-    return values[k] * (1 - f) + values[k + 1] * f
+    return values[k] + f * (values[k + 1] - values[k])
 
 
 # jaw, round, spread, press, tuck (lower lip under the teeth), raise (upper lip)
@@ -45,7 +45,7 @@ def speech(rng: np.random.Generator, times: np.ndarray, talking: float) -> np.nd
         return np.zeros((len(times), 6))
     now = float(rng.uniform(0, 0.8))
     fast, slow = [(0.0, np.zeros(6)), (now, np.zeros(6))], [(0.0, np.zeros(6)), (now, np.zeros(6))]
-    while now < times[-1]:
+    while now <= times[-1]:
         count = int(rng.integers(4, 13))
         for i in range(count):
             length = rng.uniform(0.2, 0.33) * (1.5 if i == count - 1 else 1)
@@ -72,7 +72,7 @@ def blinks(rng: np.random.Generator, times: np.ndarray, per_minute: float) -> np
         return closed
     mean = 60 / per_minute
     start = rng.uniform(0.2, 1) * mean
-    while start < times[-1]:
+    while start <= times[-1]:
         down, shut, up = rng.uniform(0.05, 0.07), rng.uniform(0.045, 0.06), rng.uniform(0.07, 0.11)
         knots = start + np.cumsum([0, down, shut, up])
         closed = np.maximum(closed, eased(times, knots, np.array([0.0, 1.0, 1.0, 0.0])))
@@ -83,7 +83,7 @@ def blinks(rng: np.random.Generator, times: np.ndarray, per_minute: float) -> np
 def accents(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
     """Return raised eyebrows ``(N,)`` in [0, 1]: now and then, quickly up, slower down."""
     raised, start = np.zeros(len(times)), rng.uniform(0.5, 3)
-    while start < times[-1]:
+    while start <= times[-1]:
         knots = start + np.cumsum([0, rng.uniform(0.12, 0.2), rng.uniform(0.1, 0.5), rng.uniform(0.25, 0.5)])
         high = rng.uniform(0.3, 1)
         raised = np.maximum(raised, eased(times, knots, np.array([0.0, high, high, 0.0])))
@@ -94,7 +94,7 @@ def accents(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
 def looks(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
     """Return where the eyes look ``(N, 2)``, degrees from the camera: they rest there mostly and jump in 50 ms."""
     knots, values, now, target = [0.0], [np.zeros(2)], 0.0, np.zeros(2)
-    while now < times[-1]:
+    while now <= times[-1]:
         at_camera = rng.random() < 0.7
         rest = rng.uniform(0.5, 2.2) if at_camera else rng.uniform(0.25, 0.9)
         target = rng.normal(0, 0.8, 2) if at_camera else rng.normal(0, (10, 5))

@@ -5,7 +5,7 @@ import numpy as np
 from fslab.synth.scene import Light
 
 WIDTH, HEIGHT = 256, 128  # of the surroundings: 1.4 degrees a pixel, finer than a lamp's soft edge
-KEY, FILL, RIM, AMBIENT = 31.0, 4.5, 8.0, 0.55
+KEY, FILL, RIM, AMBIENT = 31.0, 3.0, 7.0, 0.68
 KEY_HALF, FILL_HALF, RIM_HALF = 11.0, 18.0, 12.0  # half the side of each lamp, degrees
 WARM, COOL = np.array([0.16, 0.0, -0.24]), np.array([-0.04, 0.0, 0.05])
 KNEE = 0.55
@@ -19,7 +19,7 @@ def _directions() -> np.ndarray:
     return np.stack([x, y, z], -1)
 
 
-def _toward(azimuth: float, elevation: float) -> np.ndarray:
+def towards(azimuth: float, elevation: float) -> np.ndarray:
     """Return the unit vector towards an azimuth (0 = the camera, > 0 = the picture's right) and elevation, degrees."""
     a, e = np.radians([azimuth, elevation])
     return np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
@@ -27,7 +27,7 @@ def _toward(azimuth: float, elevation: float) -> np.ndarray:
 
 def _lamp(directions: np.ndarray, azimuth: float, elevation: float, half: float) -> np.ndarray:
     """Return how much of a square, soft-edged lamp ``(H, W)`` shines from each direction, in [0, 1]."""
-    ahead = _toward(azimuth, elevation)
+    ahead = towards(azimuth, elevation)
     right = np.array([ahead[2], 0.0, -ahead[0]])
     right /= max(np.linalg.norm(right), 1e-6)
     depth = directions @ ahead
