@@ -14,7 +14,7 @@ ORDER = re.findall(
     """
     errors storage pipeline media geometry consent label provenance weights mesh embedder faces tracking faceset
     coverage extract dataset encoders decoders losses schedule model run train blend swap video preview labels
-    measures metrics meter evaluate viz report synth bench doctor console stages cli_synth cli demo samples
+    measures traits metrics patch meter evaluate viz report synth bench doctor console stages cli_synth cli demo samples
     assets
     """,
 )
