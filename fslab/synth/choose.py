@@ -28,8 +28,9 @@ from fslab.synth.scene import Attributes, Camera
 
 DISTANCE = 0.6  # dlib's own threshold between one person and two
 BENCH_ATTEMPTS, GALLERY_ATTEMPTS = 40, 5
-SIZE, CAMERA = 160, Camera(fov=9.0, shift=(0.0, 0.1))
-EYES, BOX = np.array([[64.0, 63.0], [96.0, 63.0]]), np.array([40.0, 25.0, 120.0, 130.0])  # pixels, about, in that view
+SIZE, CAMERA = 112, Camera(fov=7.0, shift=(0.0, 0.2))
+LOOK = np.array([[36, 34], [76, 34], [56, 58], [42, 78], [70, 78]], np.float32)  # pixels, about, in that view
+BOX = np.array([12.0, 2.0, 100.0, 110.0], np.float32)
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ class Describer:
     def describe(self, picture: np.ndarray) -> np.ndarray:
         """Return the ``(128,)`` float32 embedding."""
         frame = RgbFrame(picture)
-        landmarks = np.concatenate([EYES, np.array([[80.0, 84.0], [68.0, 100.0], [92.0, 100.0]])])
-        face = self._mesh.fit(frame, Face(BOX, landmarks, 1.0))
+        face = self._mesh.fit(frame, Face(BOX, LOOK, 1.0))
         return self._embedder.embed(frame, [face])[0]
 
 

@@ -5,6 +5,7 @@ The origin of the world is the camera's aim: 0.55 dm below the middle between th
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -96,6 +97,15 @@ class Head:
             layers.append(fitted_layer(name.split("/")[0], proxy, proxy.offsets * scale, texture, vertices))
         self._assemble(identity, vertices, np.ones(len(vertices)), layers, skin_texture(identity))
 
+    @classmethod
+    def assembled(
+        cls, identity: Identity, vertices: np.ndarray, unit_gain: np.ndarray, layers: list[Layer], texture: np.ndarray
+    ) -> "Head":
+        """Return a head from its pieces; see the attributes of the class."""
+        head = cls.__new__(cls)
+        head._assemble(identity, vertices, unit_gain, layers, texture)
+        return head
+
     def _assemble(
         self, identity: Identity, vertices: np.ndarray, unit_gain: np.ndarray, layers: list[Layer], texture: np.ndarray
     ) -> None:
@@ -106,27 +116,30 @@ class Head:
         self._tuck = tucked(vertices[: assets.n_skin], assets.triangles)
         self._turn = turn_weights(vertices[: assets.n_skin])
         self._eyes = [vertices[assets.helpers[name]].mean(0) for name in EYE_HELPERS]
-        self._units = scaled_units(assets, unit_gain)
-        self._fit_lids(assets)
+        self._radii = [float(np.linalg.norm(ball - eye, axis=1).max()) for ball, eye in zip(self._balls(), self._eyes)]
 
-    def _fit_lids(self, assets: Assets) -> None:
-        """Make the units of the lids fit the eyeballs, and blinks close them."""
+    def _balls(self) -> list[np.ndarray]:
+        """Return points on the fronts of the two eyeballs at rest, the person's left one first."""
         layer = next(layer for layer in self.layers if layer.kind == "eyes")
         balls = layer.fit(self.vertices)
         balls = np.concatenate([balls, balls[layer.proxy.triangles].mean(1)])
-        self._radii = []
-        for side, sign, centre in (("Left", 1, self._eyes[0]), ("Right", -1, self._eyes[1])):
-            ball = balls[(sign * balls[:, 0] > 0) & (balls[:, 2] > centre[2])]
-            radius = float(np.linalg.norm(ball - centre, axis=1).max())
+        return [balls[(sign * balls[:, 0] > 0) & (balls[:, 2] > eye[2])] for sign, eye in zip((1, -1), self._eyes)]
+
+    @cached_property
+    def _units(self) -> dict[str, Target]:
+        """The expression units on this head: those of the lids fit the eyeballs, and blinks close them."""
+        assets = load_assets()
+        units = scaled_units(assets, self.unit_gain)
+        for side, ball, centre, radius in zip(("Left", "Right"), self._balls(), self._eyes, self._radii):
             for name in (name for name in UNITS if name.startswith("eye") and name.endswith(side)):
-                self._units[name] = stretched(self._units[name], radius / EYE_RADIUS)
-            unit = self._units[f"eyeBlink{side}"]
+                units[name] = stretched(units[name], radius / EYE_RADIUS)
+            unit = units[f"eyeBlink{side}"]
             blink = np.zeros_like(self.vertices)
             blink[unit.indices] = unit.offsets
             near = np.abs(self.vertices[assets.triangles] - centre).max((1, 2)) < LIDS * radius
             gain = closing(self.vertices, blink, ball, assets.triangles[near])
-            self._units[f"eyeBlink{side}"] = stretched(unit, gain[unit.indices, None])
-            self._radii.append(radius)
+            units[f"eyeBlink{side}"] = stretched(unit, gain[unit.indices, None])
+        return units
 
     def shaped(self, expression: Mapping[str, float], gaze: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
         """Return the base mesh ``(V, 3)`` float64 of an expression, unturned, dm from between the eyes.
@@ -189,13 +202,19 @@ def stretched(target: Target, gain: float | np.ndarray) -> Target:
 
 
 def scaled_units(assets: Assets, gain: np.ndarray) -> dict[str, Target]:
-    """Return the expression units, offsets times ``gain``; the eyeballs don't move with them but with the gaze."""
+    """Return the expression units, offsets times ``gain``; those of the eyes are scaled later, by the eyeballs' size.
+
+    The eyeballs don't move with them but with the gaze.
+    """
     still = np.zeros(len(gain), bool)
     still[np.concatenate([assets.helpers[name] for name in EYE_HELPERS])] = True
     units = {}
     for name in UNITS:
         target = assets.targets[f"units/{name}"]
         keep = ~still[target.indices]
+        if name.startswith("eye"):
+            keep &= face_region()[target.indices] > 0  # so that other eyes move nothing outside the region
         indices = target.indices[keep]
-        units[name] = Target(indices, target.offsets[keep] * gain[indices, None])
+        scale = 1.0 if name.startswith("eye") else gain[indices, None]
+        units[name] = Target(indices, target.offsets[keep] * scale)
     return units

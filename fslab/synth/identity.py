@@ -18,20 +18,20 @@ from fslab.storage import read_json, write_json
 from fslab.synth.assets import DATA_FOLDER, load_assets, texture_names
 from fslab.synth.shape import without_folds
 
-BENCH_SEEDS = range(0, 100)  # benchmark cases; nobody trains a base model on them
-GALLERY_SEEDS = range(100, 200)  # only looked up, to make recognising one of the others harder
+BENCH_SEEDS = range(0, 36)  # benchmark cases; nobody trains a base model on them
+GALLERY_SEEDS = range(36, 200)  # only looked up, to make recognising one of the others harder
 TRAIN_SEEDS = range(1000, 3000)  # for training
 
 SEXES, AGES, GROUPS = ("female", "male"), ("young", "middleage", "old"), ("african", "asian", "caucasian")
 STRATA = tuple((sex, age, group) for sex in SEXES for age in AGES for group in GROUPS)
 AGE_RANGES = {"young": (0.0, 0.25), "middleage": (0.35, 0.62), "old": (0.72, 0.95)}  # 0: 25 years, 1: 90 years
-TONE_RANGES = {"african": (-0.1, 0.6), "asian": (-0.35, 0.08), "caucasian": (-0.3, 0.06)}  # log of the brightness
+TONE_RANGES = {"african": (-0.2, 0.8), "asian": (-0.5, 0.1), "caucasian": (-0.35, 0.06)}  # log of the brightness
 SIMILAR_TONE = 0.35  # log of the ratio of two skins' brightness, up to which two people are shown together
 
 # Spread and limit of a local target's weight by part of the head; nose weights over 0.5 tear the nostrils.
 LOCAL = {
-    "head": (0.35, 0.8), "forehead": (0.4, 0.9), "eyebrows": (0.25, 0.5), "eyes": (0.28, 0.5), "cheek": (0.45, 0.9),
-    "nose": (0.3, 0.5), "mouth": (0.35, 0.7), "chin": (0.4, 0.8), "ears": (0.4, 0.8), "neck": (0.3, 0.6),
+    "head": (0.4, 0.9), "forehead": (0.5, 1.0), "eyebrows": (0.35, 0.7), "eyes": (0.4, 0.7), "cheek": (0.6, 1.0),
+    "nose": (0.4, 0.5), "mouth": (0.5, 0.9), "chin": (0.5, 1.0), "ears": (0.4, 0.8), "neck": (0.3, 0.6),
 }  # fmt: skip
 OPPOSITES = {
     "decr": "incr", "in": "out", "down": "up", "backward": "forward", "concave": "convex", "compress": "uncompress",
@@ -63,6 +63,8 @@ class Identity:
         skin: share by texture name, summing to 1.
         tone: gain of linear red, green, blue on the mixed skin.
         freckles: how freckled, in [0, 1].
+        lip_colour: gain of linear red, green, blue on the lips; ``lip_strength`` in [0, 1] how much of it.
+        beard: how much of the skin a beard covers, in [0, 1].
         eyes, brows, lashes, hair, clothes: names of the packaged parts; no hair: "".
         hair_colour, clothes_colour: linear RGB.
     """
@@ -76,6 +78,9 @@ class Identity:
     skin: Mapping[str, float]
     tone: tuple[float, float, float]
     freckles: float
+    lip_colour: tuple[float, float, float]
+    lip_strength: float
+    beard: float
     eyes: str
     brows: str
     lashes: str
@@ -91,7 +96,7 @@ class Identity:
     @classmethod
     def from_dict(cls, data: Mapping) -> "Identity":
         """Build an identity from `to_dict`; raises TypeError or KeyError if it is not one."""
-        triples = {name: tuple(data[name]) for name in ("tone", "hair_colour", "clothes_colour")}
+        triples = {name: tuple(data[name]) for name in ("tone", "lip_colour", "hair_colour", "clothes_colour")}
         return cls(**{**data, **triples})
 
     def save(self, path: Path) -> None:
@@ -155,7 +160,7 @@ def draw_local(rng: np.random.Generator) -> dict[str, float]:
 def draw_rest(rng: np.random.Generator) -> dict[str, float]:
     """Return the expression that a face falls into at rest: without it the base mesh stares."""
     limits = {
-        "browInnerUp": (0.0, 0.5), "eyeBlink": (0.02, 0.16), "eyeSquint": (0.0, 0.4), "mouthSmile": (0.0, 0.14),
+        "browInnerUp": (0.1, 0.8), "eyeBlink": (0.02, 0.16), "eyeSquint": (0.0, 0.5), "mouthSmile": (0.0, 0.2),
         "mouthPress": (0.0, 0.2),
     }  # fmt: skip
     weights = {}
@@ -170,10 +175,13 @@ def draw_rest(rng: np.random.Generator) -> dict[str, float]:
 def draw_macro(rng: np.random.Generator, sex: str, age: str, group: str) -> tuple[dict[str, float], dict[str, float]]:
     """Return the weights of the macro targets, and the share of each group in them."""
     other = GROUPS[(GROUPS.index(group) + rng.integers(1, 3)) % 3]
-    main = rng.uniform(0.65, 1)
+    main = rng.uniform(0.65, 1.2)
     shares = {group: main, other: 1 - main}
-    years, female = rng.uniform(*AGE_RANGES[age]), rng.uniform(0.82, 1) if sex == "female" else rng.uniform(0, 0.18)
-    fat = float(np.clip(rng.normal(0, 0.4), -0.8, 0.8))
+    years, female = (
+        rng.uniform(*AGE_RANGES[age]),
+        rng.uniform(0.88, 1.12) if sex == "female" else rng.uniform(-0.12, 0.12),
+    )
+    fat = float(np.clip(rng.normal(0, 0.6), -1, 1))
     builds = {"averageweight": 1 - abs(fat), "maxweight" if fat > 0 else "minweight": abs(fat)}
     macro = {}
     for s, sex_share in (("female", female), ("male", 1 - female)):
@@ -188,16 +196,17 @@ def draw_macro(rng: np.random.Generator, sex: str, age: str, group: str) -> tupl
 def draw_skin(rng: np.random.Generator, sex: str, age: str, group: str, shares: Mapping[str, float]) -> dict:
     """Return ``skin`` and ``tone``: the skins of the shape's groups mixed, with some of a neighbouring age."""
     near = AGES[int(np.clip(AGES.index(age) + rng.choice([-1, 1]), 0, 2))]
-    age_share = rng.uniform(0, 0.4)
+    age_share = rng.uniform(0, 0.5)
     skin: dict[str, float] = {}
     for g, group_share in shares.items():
+        group_share = float(np.clip(group_share, 0, 1))
         for a, share in ((age, 1 - age_share), (near, age_share)):
             fitting = [name for name in texture_names("skin") if name.startswith(f"{a}_{g}_{sex}_")]
-            mix = rng.dirichlet(np.ones(len(fitting)))
+            mix = rng.dirichlet(0.5 * np.ones(len(fitting)))
             for name, part in zip(fitting, mix):
                 skin[name] = skin.get(name, 0) + float(group_share * share * part)
     low, high = TONE_RANGES[group]
-    brightness, warmth = rng.uniform(low, high), rng.normal(0, 0.05)
+    brightness, warmth = rng.uniform(low, high), rng.normal(0, 0.08)
     gain = np.exp(brightness * np.array([0.8, 1.0, 1.15]) + warmth * np.array([1, 0, -1]))
     return {"skin": {k: round(v, 4) for k, v in skin.items()}, "tone": tuple(np.round(gain, 4).tolist())}
 
@@ -216,6 +225,18 @@ def draw_colours(rng: np.random.Generator, age: str, group: str) -> dict:
     return {"eyes": eyes, "hair_colour": tuple(np.round(colour, 4).tolist())}
 
 
+def draw_face_colours(rng: np.random.Generator, sex: str) -> dict:
+    """Return the colour of the lips, and a beard for two men in five."""
+    strong = sex == "female" and rng.random() < 0.5
+    red = np.array([0.95, rng.uniform(0.35, 0.8), rng.uniform(0.4, 0.85)]) * rng.uniform(0.7, 1)
+    has_beard = rng.random() < (0.45 if sex == "male" else 0)
+    return {
+        "lip_colour": tuple(np.round(red, 4).tolist()),
+        "lip_strength": round(float(rng.uniform(0.6, 1.0) if strong else rng.uniform(0, 0.4)), 3),
+        "beard": round(float(rng.uniform(0.25, 0.9)) if has_beard else 0.0, 3),
+    }
+
+
 def draw(seed: int, attempt: int) -> Identity:
     """Return the identity of a seed and the number of the attempt, without asking whether it was accepted."""
     sex, age, group = stratum(seed)
@@ -223,15 +244,18 @@ def draw(seed: int, attempt: int) -> Identity:
     macro, shares = draw_macro(rng, sex, age, group)
     skin = draw_skin(rng, sex, age, group, shares)
     colours = draw_colours(rng, age, group)
+    colours |= draw_face_colours(rng, sex)
     assets = load_assets()
+    local = without_folds(macro, draw_local(rng) | draw_rest(rng))
     clothes = [name for name in assets.names("clothes") if name.startswith(f"{sex}_")]
     saturation, cloth = rng.uniform(0.1, 0.8), rng.random(3)
     cloth = (cloth * saturation + 1 - saturation) * rng.uniform(0.05, 0.5)
     return Identity(
-        seed=seed, sex=sex, age=age, group=group, macro=macro, local=without_folds(macro, draw_local(rng) | draw_rest(rng)), **skin, **colours,
+        seed=seed, sex=sex, age=age, group=group, macro=macro, local=local, **skin, **colours,
         freckles=round(float(rng.beta(1, 3)), 3), brows=rng.choice(assets.names("brows")).item(),
         lashes=rng.choice(assets.names("lashes")).item() if sex == "female" else "Eyelashes01",
-        hair="afro01" if rng.random() < AFRO[group] else rng.choice(HAIR[sex]).item(), clothes=rng.choice(clothes).item(),
+        hair="afro01" if rng.random() < AFRO[group] else rng.choice(HAIR[sex]).item(),
+        clothes=rng.choice(clothes).item(),
         clothes_colour=tuple(np.round(cloth, 4).tolist()),
     )  # fmt: skip
 

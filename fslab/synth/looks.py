@@ -1,12 +1,14 @@
 """The textures of one person: skins mixed and toned, hair and clothes dyed."""
 
 from collections.abc import Mapping
+from functools import cache
 
 import cv2
 import numpy as np
 
 from fslab.synth.assets import load_assets, load_texture
 from fslab.synth.identity import Identity
+from fslab.synth.region import baked, beard_region
 
 BUMP = 0.05  # dm of height for the whole range from black to white
 EYE_SATURATION = 0.6  # the packaged irises are more colourful than any eye
@@ -47,12 +49,37 @@ def freckles(rng: np.random.Generator, size: int, amount: float) -> np.ndarray:
     return np.exp(-np.minimum(spots, 0.6) + 0.05 * blotches / blotches.std())
 
 
+@cache
+def beard_map() -> np.ndarray:
+    """Return ``(512, 512)`` float32 in [0, 1], where a beard can grow: not on the lips."""
+    return baked(beard_region(), 512) * (1 - np.clip(2 * lips_map(), 0, 1))
+
+
+@cache
+def lips_map() -> np.ndarray:
+    """Return ``(512, 512)`` float32 in [0, 1], 1 on the lips."""
+    lips = load_texture("masks/lips")[..., 0].astype(np.float32) / 255
+    return cv2.GaussianBlur(lips, (0, 0), 1.0)
+
+
+def made_up(skin: np.ndarray, identity: Identity) -> np.ndarray:
+    """Return the linear skin with the person's lips and beard."""
+    lips = (lips_map() * identity.lip_strength)[..., None]
+    skin = skin * np.exp(lips * np.log(np.array(identity.lip_colour, np.float32)))
+    if not identity.beard:
+        return skin
+    rng = np.random.default_rng([identity.seed, 13])
+    bristles = cv2.GaussianBlur(rng.standard_normal(beard_map().shape).astype(np.float32), (0, 0), 0.7)
+    cover = np.clip(identity.beard * (beard_map() + 0.5 * bristles * (beard_map() > 0.1)), 0, 0.95)[..., None]
+    return skin * (1 - cover) + cover * 0.6 * np.array(brow_colour(identity), np.float32)
+
+
 def skin_texture(identity: Identity) -> np.ndarray:
     """Return a person's ``(512, 512, 3)`` uint8 sRGB skin."""
     skin = mix_skins(identity.skin) * np.array(identity.tone, np.float32)
     rng = np.random.default_rng([identity.seed, int(identity.freckles * 1000), 11])
     spots = freckles(rng, len(skin), identity.freckles)[..., None] ** np.array([0.7, 1.0, 1.2], np.float32)
-    return to_srgb(skin * spots)
+    return to_srgb(made_up(skin * spots, identity))
 
 
 def skin_bump(texture: np.ndarray) -> np.ndarray:

@@ -258,6 +258,8 @@ def pack_textures(folder: Path, out: Path, skin_corners: np.ndarray) -> None:
         number = path.stem[-1] if path.stem[-1].isdigit() else "1"
         image = fill_outside(_shrunk(path, size)[..., :3], shown)
         _encode(out / "skin" / f"{path.parent.parent.name}_{number}.webp", image, 97)
+    lips = cv2.imread(str(folder / "mesh/textures/mpfb_lips.jpg"), cv2.IMREAD_GRAYSCALE)
+    _encode(out / "masks/lips.webp", cv2.resize(lips, (size, size), interpolation=cv2.INTER_AREA), 90)
     for kind, names in PROXIES.items():
         for name in names:
             textures = folder / "proxies" / SOURCE_FOLDER.get(kind, kind) / name / "textures"

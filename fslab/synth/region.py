@@ -33,3 +33,35 @@ def face_region() -> np.ndarray:
     region[np.concatenate(list(assets.helpers.values()))] = 1.0
     region.setflags(write=False)
     return region
+
+
+@cache
+def beard_region() -> np.ndarray:
+    """Return ``(V,)`` float64 in [0, 1]: where a beard grows, upper lip, cheeks' lower part, chin and under the jaw."""
+    assets = load_assets()
+    eyes = np.mean([assets.vertices[assets.helpers[name]].mean(0) for name in ("helper-l-eye", "helper-r-eye")], axis=0)
+    x, y, z = (assets.vertices - eyes).T
+    side = np.abs(x)
+    top = -0.45 + 0.5 * np.clip(side - 0.3, 0, 1)  # rises from under the nose to the sideburns
+    return _smooth((top - y) / 0.08) * _smooth((y + 1.55) / 0.2) * _smooth((z + 0.75) / 0.4)
+
+
+def baked(weights: np.ndarray, size: int) -> np.ndarray:
+    """Return weights in [0, 1] of the base mesh's vertices painted into the skin's texture, ``(size, size)``."""
+    assets = load_assets()
+    out = np.zeros((size, size), np.float32)
+    corners = assets.uv[assets.uv_triangles] * [size, -size] + [-0.5, size - 0.5]
+    values_of = weights[assets.triangles]
+    some = values_of.any(1)
+    for points, values in zip(corners[some], values_of[some]):
+        low = np.maximum(np.floor(points.min(0)).astype(int) - 1, 0)
+        high = np.minimum(np.ceil(points.max(0)).astype(int) + 2, size)
+        edges = np.vstack([points[1] - points[0], points[2] - points[0]]).T
+        if abs(np.linalg.det(edges)) < 1e-9:
+            continue
+        x, y = np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1]))
+        u, v = np.linalg.inv(edges) @ (np.stack([x.ravel(), y.ravel()]) - points[0][:, None])
+        inside = (u > -0.15) & (v > -0.15) & (u + v < 1.15)  # a little over the edge, so that no texel is missed
+        value = np.clip(values[0] + u * (values[1] - values[0]) + v * (values[2] - values[0]), 0, 1)
+        out[y.ravel()[inside], x.ravel()[inside]] = value[inside]
+    return out

@@ -66,7 +66,7 @@ def n_folds(vertices: np.ndarray, assets: Assets) -> int:
     """Return how many triangles of the nose show their inside, seen from the front."""
     triangles, nose = _nose(assets)
     inside_out = triangles[nose & (normals(vertices, triangles)[:, 2] < FACING)]
-    middles = vertices[inside_out].mean(1) + [0, 0, 0.002]
+    middles = vertices[inside_out].mean(1) + np.array([0, 0, 0.002])
     return int((~covered(middles, vertices, triangles)).sum())
 
 
