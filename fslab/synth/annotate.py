@@ -15,6 +15,7 @@ from fslab.synth.scene import PARTS, Attributes, Camera, Part
 GRID = 3  # masks see GRID x GRID points a pixel; odd, so that one of them is the pixel's centre
 HIDDEN = 0.015  # dm behind what is seen before a surface counts as hidden
 INSIDE_FACE = ("eyes", "brows", "lashes", "mouth")
+ROUNDING = 1e-9  # pixels by which a point may miss an edge and still count, so that no seam opens between triangles
 FACE = PARTS.index("face")
 
 
@@ -83,30 +84,42 @@ def _runs(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return item, np.arange(len(item)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
+def _planes(screen: np.ndarray) -> np.ndarray:
+    """Return for triangles ``(T, 3, 3)`` how each corner's weight over its distance lies over the screen.
+
+    Returns:
+        ``(T, 3, 3)``: for each corner its value at (0, 0) and its slopes along x and y; zeros if seen edge-on. Weights
+        over distances are linear on the screen, which makes interpolation true to perspective.
+    """
+    x, y, distance = screen[..., 0], screen[..., 1], screen[..., 2]
+    x1, x2, y1, y2 = (np.roll(v, -k, axis=1) for v in (x, y) for k in (1, 2))
+    values = np.stack([x1 * y2 - x2 * y1, y1 - y2, x2 - x1], -1)
+    area = values[..., 0].sum(1)
+    scale = np.divide(1, area[:, None] * distance, out=np.zeros_like(distance), where=area[:, None] != 0)
+    return values * scale[..., None]
+
+
 def _hits(screen: np.ndarray, side: int) -> _Hits:
     """Return every crossing of triangles ``(T, 3, 3)``, (x, y, distance), with the centres of ``side**2`` pixels."""
-    low = np.maximum(np.ceil(screen[..., :2].min(1)), 0).astype(int)
-    high = np.minimum(np.floor(screen[..., :2].max(1)), side - 1).astype(int)
-    extent = np.maximum(high - low + 1, 0) * (screen[..., 2].min(1) > 0)[:, None]
-    seen = np.flatnonzero(extent.prod(1))
-    row_of, row = _runs(extent[seen, 1])  # first whole rows, then their pixels: two short repeats instead of a division
-    owner, column = _runs(extent[seen[row_of], 0])
-    triangle = seen[row_of[owner]]
-    x, y = low[triangle, 0] + column, low[triangle, 1] + row[owner]
-    a, b, c = (screen[:, k, :2] for k in range(3))
-    area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
-    inverse = 1 / np.where(area == 0, np.inf, area)
-    # each corner's weight is linear over the screen: value at the origin, slope along x, slope along y
-    planes = [
-        (np.stack([q[:, 0] * r[:, 1] - r[:, 0] * q[:, 1], q[:, 1] - r[:, 1], r[:, 0] - q[:, 0]]) * inverse)
-        for q, r in ((b, c), (c, a), (a, b))
-    ]
-    flat = np.stack([p[0, triangle] + p[1, triangle] * x + p[2, triangle] * y for p in planes], 1)
-    inside = (flat >= 0).all(1) & (area[triangle] != 0)
-    triangle, flat = triangle[inside], flat[inside]
-    share = flat / screen[triangle, :, 2]  # perspective: interpolate over 1 / distance
-    total = share.sum(1)
-    return _Hits(y[inside] * side + x[inside], triangle, share / total[:, None], flat.sum(1) / total)
+    planes = _planes(screen)
+    first = np.maximum(np.ceil(screen[..., :2].min(1)), 0).astype(int)
+    last = np.minimum(np.floor(screen[..., :2].max(1)), side - 1).astype(int)
+    visible = (screen[..., 2].min(1) > 0) & (last[:, 0] >= first[:, 0]) & planes.any((1, 2))
+    triangle, row = _runs(np.maximum(last[:, 1] - first[:, 1] + 1, 0) * visible)
+    y = first[triangle, 1] + row
+    start, slope = planes[triangle, :, 0] + planes[triangle, :, 2] * y[:, None], planes[triangle, :, 1]
+    left, right = first[triangle, 0].astype(float), last[triangle, 0].astype(float)
+    for k in range(3):  # within a row each corner's weight is positive on one side of a point
+        edge = np.divide(-start[:, k], slope[:, k], out=np.zeros(len(row)), where=slope[:, k] != 0)
+        left = np.where(slope[:, k] > 0, np.maximum(left, edge), left)
+        right = np.where(slope[:, k] < 0, np.minimum(right, edge), right)
+        right = np.where((slope[:, k] == 0) & (start[:, k] < 0), -1, right)
+    left, right = np.ceil(left - ROUNDING).astype(int), np.floor(right + ROUNDING).astype(int)
+    span, column = _runs(np.maximum(right - left + 1, 0))
+    x = left[span] + column
+    weights = np.maximum(start[span] + slope[span] * x[:, None], 0)
+    nearness = weights[:, 0] + weights[:, 1] + weights[:, 2]
+    return _Hits(y[span] * side + x, triangle[span], weights / nearness[:, None], 1 / nearness)
 
 
 def _in_front(hits: _Hits, solid: np.ndarray, n_pixels: int) -> _Hits:

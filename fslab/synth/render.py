@@ -17,7 +17,7 @@ from fslab.synth.scene import Attributes, Camera, Part
 from fslab.synth.studio import develop, surroundings
 
 Quality = Literal["bulk", "high"]
-SAMPLES: dict[str, int] = {"bulk": 8, "high": 96}
+SAMPLES: dict[str, int] = {"bulk": 8, "high": 64}
 DEPTH: dict[str, int] = {"bulk": 4, "high": 6}
 BLOCK = 16  # pixels a side of what one thread renders; fixed, for Mitsuba's own choice depends on the number of threads
 MARGIN = 8  # pixels mirrored round a frame while it is denoised, which tints the outermost ones

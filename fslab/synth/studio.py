@@ -5,7 +5,7 @@ import numpy as np
 from fslab.synth.scene import Light
 
 WIDTH, HEIGHT = 256, 128  # of the surroundings: 1.4 degrees a pixel, finer than a lamp's soft edge
-KEY, FILL, RIM, AMBIENT = 31.0, 3.0, 7.0, 0.68
+KEY, FILL, RIM, AMBIENT = 35.0, 3.4, 8.0, 0.75
 KEY_HALF, FILL_HALF, RIM_HALF = 11.0, 18.0, 12.0  # half the side of each lamp, degrees
 WARM, COOL = np.array([0.16, 0.0, -0.24]), np.array([-0.04, 0.0, 0.05])
 KNEE = 0.55
