@@ -17,13 +17,13 @@ from fslab.synth.scene import Attributes, Camera, Light
 from fslab.synth.takes import Take, check_size, load_frames, render_take
 from fslab.viz import SHEET, caption_strip, image_grid
 
-CAMERA = Camera(fov=13.0, shift=(0.0, 0.22))
+CAMERA, CLOSE = Camera(fov=11.8, shift=(0.0, 0.2)), Camera(fov=10.0, shift=(0.0, 0.28))
 _EDGE = 8  # pixels left of the large picture
-SMILE = {"mouthSmileLeft": 0.45, "mouthSmileRight": 0.42, "cheekSquintLeft": 0.2, "cheekSquintRight": 0.2}
+SMILE = {"mouthSmileLeft": 0.45, "mouthSmileRight": 0.42}
 HERO = Attributes(
     yaw=-9, pitch=1, roll=-2, gaze=(9, -1), expression=SMILE, light=Light(-38, 32, 1.0, 0.62, 0.2), camera=CAMERA
 )
-REST = Attributes(camera=CAMERA)
+REST = Attributes(camera=CLOSE)
 ROWS: dict[str, dict[str, Attributes]] = {
     "pose": {
         "turned left": replace(REST, yaw=-35, gaze=(10, 0)),

@@ -26,7 +26,7 @@ from fslab.synth.degrade import DEGRADATIONS, Degradation, degrade
 from fslab.synth.head import Head
 from fslab.synth.identity import draw_identity
 from fslab.synth.occluders import OCCLUDERS, Occluder, Worn
-from fslab.synth.points import ibug_indices, mesh_points
+from fslab.synth.points import ibug_indices, mesh_landmarks
 from fslab.synth.render import Quality, Renderer
 from fslab.synth.scene import Attributes, Part
 from fslab.synth.truth import swap_head
@@ -91,8 +91,7 @@ def check_choices(occluder: Occluder, degrade: Degradation) -> None:
 @lru_cache(maxsize=4)
 def head_of(person: int, face: int | None = None) -> Head:
     """Return a person's head, or the head with another's face in it; the last few are kept."""
-    head = Head(draw_identity(person))
-    return head if face is None else swap_head(Head(draw_identity(face)), head)
+    return Head(draw_identity(person)) if face is None else swap_head(head_of(face), head_of(person))
 
 
 def start_work(folder: Path, what: dict) -> None:
@@ -141,9 +140,8 @@ def render_take(take: Take, folder: Path, on_frame: OnFrame | None = None) -> No
         if on_frame:
             on_frame()
     renderer = Renderer(take.size, take.quality)
-    for i, parts, labels in prefetch(
-        _labelled(take, head, worn, missing), 2
-    ):  # labels take a core while light takes both
+    labelled = prefetch(_labelled(take, head, worn, missing), 2)  # a core for the labels while light takes them all
+    for i, parts, labels in labelled:
         path = folder / f"{i:06d}.png"
         with atomic_path(path.with_suffix(".npz")) as part, part.open("wb") as file:
             np.savez_compressed(file, **labels)
@@ -176,9 +174,7 @@ def _labelled(
 def mesh_positions(parts: Sequence[Part], attributes: Attributes, size: int) -> np.ndarray:
     """Return where the 468 points of the face mesh appear, ``(468, 2)`` float32 pixels."""
     skin = next(p for p in parts if p.name == "skin")
-    triangles, weights = mesh_points()
-    corners = skin.vertices[skin.triangles[triangles]].astype(np.float64)  # (468, 3, 3)
-    return project(np.einsum("nk,nkc->nc", weights, corners), attributes.camera, size).astype(np.float32)
+    return project(mesh_landmarks(skin.vertices), attributes.camera, size).astype(np.float32)
 
 
 def load_frames(folder: Path, take: Take) -> Iterator[np.ndarray]:
