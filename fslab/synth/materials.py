@@ -14,7 +14,7 @@ from fslab.synth.studio import to_linear
 
 BUMP_GAIN = 2.0  # twice the true height: what relief a painted skin has is smoothed by its 512 pixels
 WET = 0.035  # of the light that the cornea mirrors; water mirrors 0.02, but lamps in a studio are brighter than here
-STRAND_RELIEF = 0.08  # dm between the darkest and the lightest strand painted on a hair card
+STRAND_RELIEF = 0.06  # dm between the darkest and the lightest strand painted on a hair card
 HAIR_GAIN = 1.3  # hair cards are painted thin; a little more opacity closes the scalp without hardening the edge
 
 
@@ -63,7 +63,7 @@ def _surface(part: Part, colour: np.ndarray) -> dict[str, Any]:
 def _hair(colour: np.ndarray) -> dict[str, Any]:
     """Return strands: a stripe of light across them, some light through them, and relief from how they are painted."""
     base = {"base_color": _texture(colour)}
-    gloss = {"type": "principled", "roughness": 0.4, "anisotropic": 0.8, "specular": 0.7, **base}
+    gloss = {"type": "principled", "roughness": 0.5, "anisotropic": 0.8, "specular": 0.5, **base}
     thin = {"type": "principledthin", "roughness": 0.6, "diff_trans": 1.2, **base}
     both = {"type": "blendbsdf", "weight": 0.4, "gloss": {"type": "twosided", "bsdf": gloss}, "thin": thin}
     height = np.sqrt(colour.mean(-1))

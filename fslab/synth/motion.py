@@ -45,7 +45,7 @@ class MotionRange:
     pitch: Annotated[Interval, Doc("least and most look upwards, degrees")] = (-14.0, 14.0)
     roll: Annotated[Interval, Doc("least and most tilt clockwise, degrees")] = (-10.0, 10.0)
     mouth: Annotated[float, Doc("widest the jaw opens, in [0, 1]; 0 keeps the lips together")] = 0.6
-    smile: Annotated[float, Doc("broadest smile, in [0, 1]")] = 0.7
+    smile: Annotated[float, Doc("broadest smile, in [0, 1]")] = 0.5
     brows: Annotated[float, Doc("strongest movement of the eyebrows, in [0, 1]")] = 0.7
     gaze: Annotated[Interval, Doc("how far the eyes turn in the head, sideways and up or down, degrees")] = (18.0, 10.0)
     talking: Annotated[float, Doc("share of the time spent talking, in [0, 1]")] = 0.7
