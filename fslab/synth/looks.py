@@ -52,7 +52,7 @@ def freckles(rng: np.random.Generator, size: int, amount: float) -> np.ndarray:
 @cache
 def beard_map() -> np.ndarray:
     """Return ``(512, 512)`` float32 in [0, 1], where a beard can grow: not on the lips."""
-    return baked(beard_region(), 512) * (1 - np.clip(2 * lips_map(), 0, 1))
+    return cv2.GaussianBlur(baked(beard_region(), 512), (0, 0), 3.0) * (1 - np.clip(2 * lips_map(), 0, 1))
 
 
 @cache
@@ -70,8 +70,8 @@ def made_up(skin: np.ndarray, identity: Identity) -> np.ndarray:
         return skin
     rng = np.random.default_rng([identity.seed, 13])
     bristles = cv2.GaussianBlur(rng.standard_normal(beard_map().shape).astype(np.float32), (0, 0), 0.7)
-    cover = np.clip(identity.beard * (beard_map() + 0.5 * bristles * (beard_map() > 0.1)), 0, 0.95)[..., None]
-    return skin * (1 - cover) + cover * 0.6 * np.array(brow_colour(identity), np.float32)
+    cover = np.clip(identity.beard * (beard_map() * (1 + 0.7 * bristles)), 0, 0.95)[..., None]
+    return skin * (1 - cover) + cover * 0.4 * np.array(brow_colour(identity), np.float32)
 
 
 def skin_texture(identity: Identity) -> np.ndarray:
