@@ -86,7 +86,7 @@ def test_skin_of_any_tone_meets_the_targets_without_a_seam():
     mixed = matched_skin(source, target)
     border = (region > 0.05) & (region < 0.95)
     ratio = to_linear(mixed)[border].mean(0) / to_linear(target)[border].mean(0)
-    np.testing.assert_allclose(ratio, 1, atol=0.05)
+    np.testing.assert_allclose(ratio, 1, atol=0.1)
     inner = region == 1
     ratio = to_linear(mixed)[inner].mean(0) / to_linear(target)[inner].mean(0)
     np.testing.assert_allclose(ratio, 1, atol=0.1)

@@ -54,10 +54,13 @@ def local_pairs() -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
     return tuple((folder, tuple(low), tuple(high)) for (folder, _), (low, high) in sorted(found.items()))
 
 
-def stratum(seed: int) -> tuple[str, str, str]:
-    """Return the (sex, age, group) of a seed: each of the 18 once in every 18 seeds in a row from a multiple of 18."""
+def stratum(seed: int, turn: int = 0) -> tuple[str, str, str]:
+    """Return the (sex, age, group) of a seed: each of the 18 once in every 18 seeds in a row from a multiple of 18.
+
+    ``turn`` counts how often the seed has moved on to another combination because nobody new was found in its own.
+    """
     block, place = divmod(seed, len(STRATA))
-    return STRATA[np.random.default_rng([block, 18]).permutation(len(STRATA))[place]]
+    return STRATA[np.random.default_rng([block, 18]).permutation(len(STRATA))[(place + turn) % len(STRATA)]]
 
 
 def draw_local(rng: np.random.Generator) -> dict[str, float]:

@@ -34,6 +34,7 @@ GALLERY_SEEDS = range(24, 200)  # only looked up, to make recognising one of the
 TRAIN_SEEDS = range(1000, 3000)  # for training
 
 SIMILAR_TONE = 0.4  # difference of two people's `tone` up to which they are shown together
+PATIENCE = 25  # draws after which a seed takes up another combination of sex, age and group
 FACE_PATCH = slice(210, 310), slice(400, 470)  # rows and columns of a skin's texture: cheeks, nose and forehead
 
 
@@ -107,7 +108,7 @@ class Identity:
 
 def draw(seed: int, attempt: int) -> Identity:
     """Return the identity of a seed and the number of the attempt, without asking whether it was accepted."""
-    sex, age, group = stratum(seed)
+    sex, age, group = stratum(seed, attempt // PATIENCE)
     rng = np.random.default_rng([seed, attempt, 7])
     macro, shares = draw_macro(rng, sex, age, group)
     skin = draw_skin(rng, sex, age, group, shares)
