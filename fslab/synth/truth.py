@@ -6,6 +6,7 @@ lashes and teeth, and the source's skin under the target's light: its colour fol
 """
 
 from dataclasses import replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -19,7 +20,14 @@ FROM_SOURCE = ("eyes", "brows", "lashes", "teeth", "tongue")
 CORE = 0.9  # the part of the region by which the source's face is placed and scaled
 RING = 0.02, 0.98  # weights of the region between which skins meet and colours are compared
 REACH = 1 / 20  # of the texture's side; how far the colour of the border reaches inwards
+DARK = 0.004  # linear light that is added before a log is taken
 LIMIT = 4.0  # log of the strongest change of colour
+
+
+@cache
+def painted_region(size: int) -> np.ndarray:
+    """Return the face region painted into the skin's texture, ``(size, size)`` float32 in [0, 1]."""
+    return baked(face_region(), size)
 
 
 def matched_skin(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -33,14 +41,15 @@ def matched_skin(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         target: the same; kept to the byte where the region is 0.
     """
     size = len(target)
-    region = baked(face_region(), size)
+    region = painted_region(size)
     ring = ((region > RING[0]) & (region < RING[1])).astype(np.float32)
     ours, theirs = to_linear(source), to_linear(target)
-    ratio = (np.log(theirs + 0.004) - np.log(ours + 0.004)) * ring[..., None]
+    ratio = (np.log(theirs + DARK) - np.log(ours + DARK)) * ring[..., None]
     mean = ratio.sum((0, 1)) / ring.sum()
     known = cv2.GaussianBlur(ring, (0, 0), size * REACH)[..., None] + 1e-6
     gain = (cv2.GaussianBlur(ratio, (0, 0), size * REACH) + 1e-6 * mean) / known
-    mixed = theirs + (ours * np.exp(np.clip(gain, -LIMIT, LIMIT)) - theirs) * region[..., None]
+    matched = (ours + DARK) * np.exp(np.clip(gain, -LIMIT, LIMIT)) - DARK
+    mixed = theirs + (matched - theirs) * region[..., None]
     return np.where(region[..., None] > 0, to_srgb(mixed), target)
 
 
