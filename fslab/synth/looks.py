@@ -11,6 +11,7 @@ from fslab.synth.identity import Identity
 from fslab.synth.region import baked, beard_region
 
 BUMP = 0.05  # dm of height for the whole range from black to white
+FINE = 0.03  # of that range; what differs more from its surroundings is paint, such as bristles and moles, not relief
 EYE_SATURATION = 0.6  # the packaged irises are more colourful than any eye
 IRIS_DARK = 0.45  # and lighter, too
 LIFT = 0.8  # how much of the contrast between strands of hair stays, as an exponent
@@ -70,7 +71,7 @@ def made_up(skin: np.ndarray, identity: Identity) -> np.ndarray:
         return skin
     rng = np.random.default_rng([identity.seed, 13])
     bristles = cv2.GaussianBlur(rng.standard_normal(beard_map().shape).astype(np.float32), (0, 0), 0.7)
-    cover = np.clip(identity.beard * (beard_map() * (1 + 0.7 * bristles)), 0, 0.95)[..., None]
+    cover = np.clip(identity.beard * (beard_map() * (1 + 0.35 * bristles)), 0, 0.95)[..., None]
     return skin * (1 - cover) + cover * 0.4 * np.array(brow_colour(identity), np.float32)
 
 
@@ -85,7 +86,7 @@ def skin_texture(identity: Identity) -> np.ndarray:
 def skin_bump(texture: np.ndarray) -> np.ndarray:
     """Return a ``(H, W)`` float32 height map, dm, from what is fine in a skin: dark lines and pores lie deep."""
     grey = texture.astype(np.float32) @ GREY_WEIGHTS / 255
-    return BUMP * (grey - cv2.GaussianBlur(grey, (0, 0), len(grey) / 340))
+    return BUMP * np.clip(grey - cv2.GaussianBlur(grey, (0, 0), len(grey) / 340), -FINE, FINE)
 
 
 def dyed(texture: np.ndarray, colour: tuple[float, float, float], contrast: float, top: float) -> np.ndarray:
