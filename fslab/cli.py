@@ -15,6 +15,7 @@ from typing_extensions import Doc
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
 from fslab import console
+from fslab.cli_synth import SynthCommand
 from fslab.errors import FslabError, OutputError
 from fslab.evaluate import EvalConfig
 from fslab.extract import ExtractConfig
@@ -194,6 +195,25 @@ class ConsentCommand:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """Train and score swaps between synthetic people against the exact truth, beside baselines; goes on if stopped."""
+
+    what: Annotated[Positional[Literal["quality"]], Doc("what is measured")]
+    tier: Annotated[
+        Literal["ci", "lab", "full"], Doc("ci: 2 small cases in minutes; lab: 6 cases; full: 12 large cases, for a GPU")
+    ] = "ci"
+    out: Annotated[Path, Doc("folder for quality.json, index.html and the cases")] = Path("quality")
+    overwrite: Overwrite = False
+
+    def run(self) -> int:
+        """Run the command."""
+        from fslab.stages import bench_quality
+
+        bench_quality(self.tier, self.out, self.overwrite)
+        return 0
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Check that this machine is ready, and say what to do where it is not."""
 
@@ -221,6 +241,8 @@ def _commands(argv: Sequence[str]) -> object:
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Verify, subcommand("verify")]
         | Annotated[ConsentCommand, subcommand("consent")]
+        | Annotated[SynthCommand, subcommand("synth")]
+        | Annotated[Bench, subcommand("bench")]
         | Annotated[Doctor, subcommand("doctor")]
     )
 

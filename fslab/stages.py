@@ -166,3 +166,19 @@ def doctor(device: str) -> int:
             f"{'ok ' if check.ok else 'NOT'} {check.name}: {check.found}" + ("" if check.ok else f" -> {check.fix}")
         )
     return 0 if all(check.ok for check in checks) else 2
+
+
+def bench_quality(tier: str, out: Path, overwrite: bool) -> None:
+    """Run the quality benchmark and print the means over its cases."""
+    from fslab.bench.page import ARM_NAMES, HEADLINES
+    from fslab.bench.quality import MARKER, run_quality
+
+    with console.stage(f"bench quality, tier {tier}", unit="") as progress:
+        body = run_quality(tier, out, overwrite, progress, lambda text: console.say(f"  {text}"))
+    rows = [
+        [ARM_NAMES[arm], *(METRICS[name].text(values.get(name)) for name in HEADLINES)]
+        for arm, values in body["means"].items()
+    ]
+    console.table(f"means over {len(body['cases'])} cases", ["", *(METRICS[n].title for n in HEADLINES)], rows)
+    for what, name in (("page", "index.html"), ("figures", MARKER)):
+        console.say(f"  {what}: {out / name}")
