@@ -72,7 +72,8 @@ def seen_by_others() -> dict[str, float]:
     means = np.array([own.mean(0) for own in vectors if len(own)])
     apart = np.linalg.norm(means[:, None] - means[None], axis=-1)[np.triu_indices(len(means), 1)]
     return {
-        "frames": len(BENCH_SEEDS) * EACH, "mtcnn_found": found / (len(BENCH_SEEDS) * EACH), "rendered_twice_identical": all(digests),
+        "frames": len(BENCH_SEEDS) * EACH, "mtcnn_found": found / (len(BENCH_SEEDS) * EACH),
+        "rendered_twice_identical": all(digests),
         "distance_same_person_mean": float(np.mean(same)), "distance_means_of_two_people_mean": float(apart.mean()),
         "distance_means_of_two_people_min": float(apart.min()),
     }  # fmt: skip

@@ -45,8 +45,8 @@ class Part:
 class Light:
     """A soft key light, a fill from the other side, and light from everywhere.
 
-    ``azimuth`` > 0 comes from the picture's right, ``elevation`` > 0 from above, degrees; ``strength`` scales all of it,
-    ``contrast`` in [0, 1] is the key's share; ``warmth`` in [-1, 1] runs from bluish to orange.
+    ``azimuth`` > 0 comes from the picture's right, ``elevation`` > 0 from above, degrees; ``strength`` scales all of
+    it, ``contrast`` in [0, 1] is the key's share; ``warmth`` in [-1, 1] runs from bluish to orange.
     """
 
     azimuth: float = -30.0
