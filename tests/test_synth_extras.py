@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fslab.synth.degrade import DEGRADATIONS, degrade, to_srgb
+from fslab.synth.degrade import DEGRADATIONS, degrade
 from fslab.synth.hand import hand_parts
 from fslab.synth.head import Head
 from fslab.synth.identity import draw_identity
@@ -35,11 +35,6 @@ def edge_uses(triangles):
 def picture(size=96):
     y, x = np.mgrid[:size, :size] / size
     return np.clip(np.stack([255 * x, 255 * y, 128 + 0 * x], -1), 0, 255).astype(np.uint8)
-
-
-def test_every_srgb_value_survives_the_way_to_linear_light_and_back():
-    values = np.arange(256, dtype=np.uint8)
-    assert (to_srgb(to_linear(values)) == values).all()
 
 
 def test_noise_grows_with_the_light_as_its_formula_says():

@@ -22,10 +22,11 @@ from fslab.synth.identity import (
     gallery,
     similar_tone,
 )  # fmt: skip
-from fslab.synth.looks import dyed, mix_skins, to_linear, to_srgb
+from fslab.synth.looks import dyed, mix_skins
 from fslab.synth.points import ibug_indices, mesh_landmarks, mesh_points
 from fslab.synth.scene import MATERIALS, PARTS, Attributes
 from fslab.synth.shape import covered, n_folds, shape_of
+from fslab.synth.studio import to_linear, to_srgb
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from fslab.synth.calibrate import cast, nearest_on, outside_triangles, to_pixels
 from fslab.synth.choose import DISTANCE, choose, nearest
 from fslab.synth.head import Head
 from fslab.synth.identity import BENCH_SEEDS, GALLERY_SEEDS, TRAIN_SEEDS, draw_identity
-from fslab.synth.looks import to_linear
 from fslab.synth.points import mesh_points
 from fslab.synth.region import baked, face_region
 from fslab.synth.scene import Attributes, Camera
+from fslab.synth.studio import to_linear
 from fslab.synth.truth import FROM_SOURCE, matched_skin, swap_head
 
 POSED = Attributes(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from fslab.media import decode_image, encode_image
-from fslab.synth.studio import to_linear
+from fslab.synth.studio import to_linear, to_srgb
 
 Degradation = Literal["none", "noise", "blur", "jpeg", "low-light"]
 DEGRADATIONS = get_args(Degradation)
@@ -25,12 +25,6 @@ _EXPOSURE = 0.35  # share of the light that a dim room leaves after the camera h
 _DEFOCUS, _STREAK = 0.006, 0.02  # radius of the disc and length of the streak, in picture heights
 _TURN = 0.15  # radians a frame by which the streak's direction wanders
 _JPEG_QUALITY = 18
-
-
-def to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Return linear values, clipped to [0, 1], as sRGB uint8; the inverse of `to_linear`."""
-    x = np.clip(linear, 0, 1)
-    return np.rint(255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)).astype(np.uint8)
 
 
 def degrade(frame: np.ndarray, kind: Degradation, seed: int, index: int) -> np.ndarray:

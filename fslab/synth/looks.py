@@ -9,6 +9,7 @@ import numpy as np
 from fslab.synth.assets import load_assets, load_texture
 from fslab.synth.identity import Identity
 from fslab.synth.region import baked, beard_region
+from fslab.synth.studio import to_linear, to_srgb
 
 BUMP = 0.05  # dm of height for the whole range from black to white
 FINE = 0.03  # of that range; what differs more from its surroundings is paint, such as bristles and moles, not relief
@@ -16,20 +17,7 @@ EYE_SATURATION = 0.6  # the packaged irises are more colourful than any eye
 IRIS_DARK = 0.45  # and lighter, too
 LIFT = 0.8  # how much of the contrast between strands of hair stays, as an exponent
 
-_STEPS = np.arange(256) / 255
-_LINEAR = np.where(_STEPS <= 0.04045, _STEPS / 12.92, ((_STEPS + 0.055) / 1.055) ** 2.4).astype(np.float32)
 GREY_WEIGHTS = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709, linear light
-
-
-def to_linear(image: np.ndarray) -> np.ndarray:
-    """Return uint8 sRGB as float32 linear light in [0, 1], any shape."""
-    return _LINEAR[image]
-
-
-def to_srgb(image: np.ndarray) -> np.ndarray:
-    """Return linear light, any shape, as uint8 sRGB; values outside [0, 1] are clipped."""
-    x = np.clip(image, 0, 1)
-    return np.rint(255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)).astype(np.uint8)
 
 
 def mix_skins(shares: Mapping[str, float]) -> np.ndarray:

@@ -10,6 +10,9 @@ KEY_HALF, FILL_HALF, RIM_HALF = 11.0, 18.0, 12.0  # half the side of each lamp, 
 WARM, COOL = np.array([0.16, 0.0, -0.24]), np.array([-0.04, 0.0, 0.05])
 KNEE = 0.55
 
+_STEPS = np.arange(256) / 255
+_LINEAR = np.where(_STEPS <= 0.04045, _STEPS / 12.92, ((_STEPS + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
 
 def _directions() -> np.ndarray:
     """Return the unit vectors ``(HEIGHT, WIDTH, 3)`` of the pixels; the middle column looks away from the camera."""
@@ -83,7 +86,11 @@ def develop(linear: np.ndarray) -> np.ndarray:
 
 
 def to_linear(srgb: np.ndarray) -> np.ndarray:
-    """Return float32 linear light in [0, 1] of uint8 sRGB values."""
-    steps = np.arange(256) / 255
-    table = np.where(steps <= 0.04045, steps / 12.92, ((steps + 0.055) / 1.055) ** 2.4)
-    return table.astype(np.float32)[srgb]
+    """Return uint8 sRGB as float32 linear light in [0, 1], any shape."""
+    return _LINEAR[srgb]
+
+
+def to_srgb(linear: np.ndarray) -> np.ndarray:
+    """Return linear light, any shape, as uint8 sRGB; values outside [0, 1] are clipped. The inverse of `to_linear`."""
+    x = np.clip(linear, 0, 1)
+    return np.rint(255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)).astype(np.uint8)

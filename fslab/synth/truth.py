@@ -13,8 +13,8 @@ import numpy as np
 
 from fslab.synth.assets import load_assets
 from fslab.synth.head import Head, Layer
-from fslab.synth.looks import to_linear, to_srgb
 from fslab.synth.region import baked, face_region
+from fslab.synth.studio import to_linear, to_srgb
 
 FROM_SOURCE = ("eyes", "brows", "lashes", "teeth", "tongue")
 CORE = 0.9  # the part of the region by which the source's face is placed and scaled
