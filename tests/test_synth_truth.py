@@ -5,8 +5,9 @@ import pytest
 
 from fslab.errors import FslabError
 from fslab.synth import choose as choose_module
+from fslab.synth.annotate import to_screen
 from fslab.synth.assets import UNITS, load_assets
-from fslab.synth.calibrate import cast, nearest_on, outside_triangles, to_pixels
+from fslab.synth.calibrate import cast, nearest_on, outside_triangles
 from fslab.synth.choose import DISTANCE, choose, nearest
 from fslab.synth.head import Head
 from fslab.synth.identity import BENCH_SEEDS, GALLERY_SEEDS, TRAIN_SEEDS, draw_identity
@@ -143,7 +144,7 @@ def test_the_nearest_of_none_is_infinitely_far():
 
 def test_points_are_cast_onto_the_nearest_triangle_that_faces_the_camera():
     vertices = np.array([[-1, -1, 0], [1, -1, 0], [0, 1, 0], [-1, -1, 1], [1, -1, 1], [0, 1, 1]], float)
-    pixels = to_pixels(vertices, Camera(), 64)
+    pixels = to_screen(vertices, Camera(), 64)
     assert pixels[0, 0] < pixels[1, 0]
     assert pixels[2, 1] < pixels[0, 1]
     triangles = np.array([[0, 1, 2], [3, 4, 5], [5, 4, 3]])

@@ -30,11 +30,11 @@ def project(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
     Returns:
         ``(..., 2)`` float64 pixels (x, y); (0, 0) is the centre of the top-left pixel.
     """
-    return _to_screen(np.asarray(points, np.float64), camera, size)[..., :2]
+    return to_screen(np.asarray(points, np.float64), camera, size)[..., :2]
 
 
-def _to_screen(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
-    """Return ``(..., 3)``: pixels (x, y) and the distance in front of the camera, dm."""
+def to_screen(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
+    """Return world points ``(..., 3)`` on the screen, ``(..., 3)``: pixels (x, y) and distance along the axis, dm."""
     focal = size / 2 / np.tan(np.radians(camera.fov / 2))
     ahead = camera.distance - points[..., 2]
     x = (size - 1) / 2 + focal * (points[..., 0] - camera.shift[0]) / ahead
@@ -219,7 +219,7 @@ def annotate(parts: list[Part], attributes: Attributes, size: int) -> FrameLabel
         raise ValueError("there is nothing to label: no parts")
     stack, side = _Stack.of(parts), size * GRID
     corners = stack.corners()
-    screen = _to_screen(corners, attributes.camera, size)
+    screen = to_screen(corners, attributes.camera, size)
     screen[..., :2] = (screen[..., :2] + 0.5) * GRID - 0.5
     solid = np.array([opacity is None for opacity in stack.opacities])[stack.owner]
     hits = _in_front(_hits(screen, side), solid, side * side)
@@ -278,8 +278,8 @@ def flow_between(before: FrameLabels, after: FrameLabels) -> np.ndarray:
     y, x = np.nonzero(before.surface >= 0)
     triangle, weights = before.surface[y, x], before.weights[y, x].astype(np.float64)
     here, there = before.corners[triangle], after.corners[triangle]
-    goal = _to_screen((there * weights[..., None]).sum(1), after.camera, size)
-    ways = (_faces_camera(_to_screen(c, v.camera, size)) for c, v in ((here, before), (there, after)))
+    goal = to_screen((there * weights[..., None]).sum(1), after.camera, size)
+    ways = (_faces_camera(to_screen(c, v.camera, size)) for c, v in ((here, before), (there, after)))
     turned = np.not_equal(*ways)
     inside = ((goal[:, :2] >= -0.5) & (goal[:, :2] < size - 0.5)).all(1)
     corner = np.clip(np.floor(goal[:, :2]).astype(int), 0, max(size - 2, 0))

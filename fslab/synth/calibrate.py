@@ -18,11 +18,12 @@ import numpy as np
 from fslab.faces import Detector, FaceMesh
 from fslab.media import RgbFrame
 from fslab.storage import atomic_path
+from fslab.synth.annotate import to_screen
 from fslab.synth.assets import DATA_FOLDER, Assets, load_assets
 from fslab.synth.head import Head
 from fslab.synth.identity import TRAIN_SEEDS, draw_identity
 from fslab.synth.render import Renderer
-from fslab.synth.scene import Attributes, Camera
+from fslab.synth.scene import Attributes
 
 SIZE = 256
 SEEDS, HELD_OUT = TRAIN_SEEDS[:12], TRAIN_SEEDS[12:18]
@@ -37,15 +38,6 @@ FINE = 12  # steps along a triangle's side in which a point's place is given
 YAWS = (0.0, 20.0, -20.0)
 
 
-def to_pixels(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
-    """Return world points ``(N, 3)`` in the picture: ``(N, 3)`` x, y in pixels and the distance along the axis, dm."""
-    depth = camera.distance - points[:, 2]
-    focal = size / 2 / np.tan(np.radians(camera.fov / 2))
-    x = (size - 1) / 2 + focal * (points[:, 0] - camera.shift[0]) / depth
-    y = (size - 1) / 2 - focal * (points[:, 1] - camera.shift[1]) / depth
-    return np.stack([x, y, depth], 1)
-
-
 def outside_triangles(assets: Assets) -> np.ndarray:
     """Return the indices of the skin's triangles that show the outside of the head."""
     return np.flatnonzero(
@@ -58,7 +50,7 @@ def cast(points: np.ndarray, pixels: np.ndarray, triangles: np.ndarray) -> tuple
 
     Args:
         points: ``(N, 2)`` pixels.
-        pixels: ``(V, 3)`` vertices as from `to_pixels`.
+        pixels: ``(V, 3)`` vertices as from `to_screen`.
         triangles: ``(T, 3)`` that can be hit from their front.
 
     Returns:
@@ -96,7 +88,7 @@ def pictures(seeds: range, renderer: Renderer) -> Iterator[tuple[np.ndarray, np.
             faces = detector.detect(picture, min_face=60)
             if faces:
                 mesh = network.fit(RgbFrame(picture), faces[0]).mesh
-                yield to_pixels(parts[0].vertices.astype(np.float64), attributes.camera, SIZE), mesh[:, :2]
+                yield to_screen(parts[0].vertices.astype(np.float64), attributes.camera, SIZE), mesh[:, :2]
 
 
 def calibrate(seeds: range) -> tuple[np.ndarray, np.ndarray]:
