@@ -17,7 +17,7 @@ from fslab.media.frames import YuvFrame
 from fslab.media.movie import Plan, VideoOptions, checked_suffix, explained_encoding, movie_session
 from fslab.storage import prepare_output, write_json
 from fslab.synth.degrade import Degradation
-from fslab.synth.identity import Identity, draw_identity
+from fslab.synth.identity import Identity, check_seed, draw_identity
 from fslab.synth.motion import draw_track
 from fslab.synth.occluders import Occluder
 from fslab.synth.ranges import RangeName, motion_range
@@ -39,7 +39,7 @@ OnProgress = Callable[[int, int], None]
 class ClipConfig:
     """What a clip shows and how it is rendered."""
 
-    person: Annotated[int, Doc("seed of the person; 0 to 99 for benchmarks, 1000 to 2999 for training")]
+    person: Annotated[int, Doc("seed of the person; 0 to 199, or 1000 to 2999")]
     seconds: Annotated[float, Doc("length of the clip, seconds")] = 8.0
     size: Annotated[int, Doc("side of the square frames, pixels; even, 64 or more")] = 256
     fps: Annotated[int, Doc("frames a second")] = 25
@@ -50,12 +50,13 @@ class ClipConfig:
     degrade: Annotated[Degradation, Doc("what the camera does to the frames")] = "none"
 
     def __post_init__(self):
+        check_seed(self.person)
         check_size(self.size)
         check_choices(self.occluder, self.degrade)
         motion_range(self.motion)
-        if not self.seconds > 0 or not 1 <= self.fps <= 120 or self.motion_seed < 0:
+        if not 0 < self.seconds < float("inf") or not 1 <= self.fps <= 120 or self.motion_seed < 0:
             raise ValueError(
-                f"seconds must be above 0, fps 1 to 120, motion_seed 0 or more; "
+                f"seconds must be above 0 and finite, fps 1 to 120, motion_seed 0 or more; "
                 f"got {self.seconds:g}, {self.fps}, {self.motion_seed}"
             )
 
@@ -155,14 +156,14 @@ def render_clip(
         on_progress: called with (frames done, frames).
 
     Raises:
-        ValueError: for a person or an attribute that there is not.
         MediaError: for another ending.
         OutputError: if something stands there, or nothing can be written.
     """
     files = ClipFiles(checked_suffix(Path(out)))
     identity = draw_identity(config.person)
+    goes_on = files.work.is_dir()  # stopped before the video stood: what lies beside it may be of this very render
     for path in files.all():
-        prepare_output(path, overwrite)
+        prepare_output(path, overwrite or (goes_on and path != files.video))
     take = config.take()
     done = iter(range(1, config.n_frames + 1))
     render_take(take, files.work, lambda: on_progress and on_progress(next(done), config.n_frames))

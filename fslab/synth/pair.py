@@ -27,7 +27,7 @@ from fslab.media import write_image
 from fslab.storage import atomic_dir, prepare_folder, read_json, write_json
 from fslab.synth.clip import OnProgress, content_hash, murmur, person_name, synthetic_consent, write_clip
 from fslab.synth.degrade import Degradation
-from fslab.synth.identity import draw_identity
+from fslab.synth.identity import check_seed, draw_identity
 from fslab.synth.motion import MotionRange, draw_attributes, draw_track
 from fslab.synth.occluders import Occluder
 from fslab.synth.ranges import RangeName, motion_range
@@ -62,6 +62,7 @@ class PairConfig:
     quality: Annotated[Quality, Doc("bulk takes a second a frame at 256 pixels, high ten and is cleaner")] = "bulk"
 
     def __post_init__(self):
+        check_seed(self.source_seed), check_seed(self.target_seed)
         check_size(self.size)
         check_choices(self.occluder, self.degrade)
         motion_range(self.source_range), motion_range(self.target_range)
@@ -181,12 +182,9 @@ def render_pair(config: PairConfig, out: Path, overwrite: bool = False, on_progr
         on_progress: called with (frames done, frames).
 
     Raises:
-        ValueError: for a person or an attribute that there is not.
         OutputError: if something stands there, or nothing can be written.
     """
     out = prepare_folder(Path(out), overwrite, "pair.json")
-    for seed in (config.source_seed, config.target_seed):
-        draw_identity(seed)  # before the long part
     work = out.with_name(f"{out.name}.part")
     done = iter(range(1, config.n_frames + 1))
     takes = config.takes()

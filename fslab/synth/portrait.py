@@ -11,7 +11,7 @@ from typing_extensions import Doc
 from fslab.media import write_image
 from fslab.storage import atomic_dir, prepare_folder, write_json
 from fslab.synth.clip import OnProgress, person_name, synthetic_consent
-from fslab.synth.identity import draw_identity
+from fslab.synth.identity import check_seed, draw_identity
 from fslab.synth.render import Quality
 from fslab.synth.scene import Attributes, Camera, Light
 from fslab.synth.takes import Take, check_size, load_frames, render_take
@@ -66,6 +66,7 @@ class PortraitConfig:
     quality: Annotated[Quality, Doc("high takes some minutes, bulk half a minute and is noisier")] = "high"
 
     def __post_init__(self):
+        check_seed(self.seed)
         check_size(self.size)
 
 
@@ -84,7 +85,6 @@ def render_portrait(
         ``out``.
 
     Raises:
-        ValueError: for a person that there is not.
         OutputError: if something stands there, or nothing can be written.
     """
     out = prepare_folder(Path(out), overwrite, "identity.json")
