@@ -16,7 +16,7 @@ from fslab.media import decode_image, read_frames, read_image
 from fslab.mesh import five_points
 from fslab.synth.assets import UNITS
 from fslab.synth.clip import ClipConfig, ClipFiles, content_hash, person_name, render_clip, synthetic_consent
-from fslab.synth.faces import FacesConfig, frame_face, render_face, render_faces
+from fslab.synth.faces import FacesConfig, frame_face, render_face, render_faces, render_person
 from fslab.synth.head import Head
 from fslab.synth.identity import draw_identity
 from fslab.synth.portrait import ROWS, PortraitConfig, portrait_sheet
@@ -112,6 +112,11 @@ def test_another_configuration_starts_over_and_other_files_are_never_touched(tmp
     with pytest.raises(OutputError, match="other files"):
         start_work(tmp_path / "mine", {"size": 64})
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_work_folder_knows_its_people_so_that_those_drawn_anew_start_over():
+    take = Take(1007, (Attributes(),), 64, face=1010, fits=1010)
+    assert take.to_dict()["people"] == [draw_identity(seed).to_dict() for seed in (1007, 1010, 1010)]
 
 
 def test_a_damaged_frame_of_a_work_folder_is_named(tmp_path):
@@ -244,6 +249,19 @@ def test_faces_are_aligned_labelled_and_counted(faces):
         assert np.allclose(align_matrix(labels["five"][i], 64, config.coverage), [[1, 0, 0], [0, 1, 0]], atol=0.02)
     assert (labels["seed"] == [1000, 1000, 1001, 1001]).all()
     assert labels["expression"].shape == (4, 52)
+
+
+def test_faces_that_were_stopped_go_on_with_what_is_missing(faces, tmp_path):
+    config, folder = faces
+    for part in ("faces", "done"):
+        (tmp_path / part / "1000").mkdir(parents=True)
+    kept, lost = (tmp_path / "faces" / "1000" / name for name in ("00.jpg", "01.jpg"))
+    for name in ("00", "01"):
+        (tmp_path / "done" / "1000" / f"{name}.json").write_text("{}")
+    kept.write_bytes(b"kept")
+    assert render_person(config, 1000, tmp_path) == 2
+    assert kept.read_bytes() == b"kept"
+    assert lost.read_bytes() == (folder / "faces" / "1000" / "01.jpg").read_bytes()
 
 
 def test_with_same_attributes_everybody_shows_the_same(faces):

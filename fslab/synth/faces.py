@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,12 +22,22 @@ import cv2
 import numpy as np
 from typing_extensions import Doc
 
+from fslab import __version__
 from fslab.errors import FslabError, OutputError
 from fslab.geometry import align_matrix, invert, transform_points, warp
 from fslab.media import encode_image
 from fslab.mesh import five_points
 from fslab.pipeline import prefetch
-from fslab.storage import atomic_dir, atomic_path, prepare_folder, read_json, write_bytes, write_json, write_json_lines
+from fslab.storage import (
+    atomic_dir,
+    atomic_path,
+    explained,
+    prepare_folder,
+    read_json,
+    write_bytes,
+    write_json,
+    write_json_lines,
+)
 from fslab.synth.annotate import FrameLabels, annotate
 from fslab.synth.assets import UNITS
 from fslab.synth.clip import OnProgress
@@ -175,23 +186,29 @@ def render_face(head: Head, attributes: Attributes, size: int, coverage: float, 
 def render_person(config: FacesConfig, person: int, work: Path) -> int:
     """Render the pictures of a person that a work folder lacks, and return how many the person has.
 
-    ``done/SEED/NN.json`` says that a picture is there, and holds its labels.
+    ``done/SEED/NN.json`` stands only if the picture and its masks do, and holds the other labels.
+
+    Raises:
+        OutputError: if nothing can be written.
     """
     done, faces = work / "done" / str(person), work / "faces" / str(person)
     for folder in (done, faces):
-        folder.mkdir(parents=True, exist_ok=True)
-    missing = [n for n in range(config.each) if not (done / f"{n:02d}.json").is_file()]
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    written = ((done / f"{n:02d}.json", faces / f"{n:02d}.jpg") for n in range(config.each))
+    missing = [n for n, files in enumerate(written) if not all(path.is_file() for path in files)]
     if not missing:
         return config.each
     head, renderer = head_of(person), Renderer(config.size, config.quality)
     scenes = (_scene(head, config.attributes(person, n), config.size, config.coverage) for n in missing)
-    for number, scene in zip(missing, prefetch(scenes, 2)):  # labels take a core while light takes all
-        face = _face(scene, renderer, config.size, config.coverage)
-        name = f"{number:02d}"
-        write_bytes(faces / f"{name}.jpg", encode_image(face.crop, ".jpg", _QUALITY))
-        for mask in ("face", "parts"):
-            write_bytes(faces / f"{name}.{mask}.png", cv2.imencode(".png", getattr(face, mask))[1].tobytes())
-        write_json(done / f"{name}.json", {"mesh": face.mesh.tolist(), "attributes": face.attributes.to_dict()})
+    with closing(prefetch(scenes, 2)) as labelled:  # labels take a core while light takes all
+        for number, scene in zip(missing, labelled):
+            face = _face(scene, renderer, config.size, config.coverage)
+            name = f"{number:02d}"
+            write_bytes(faces / f"{name}.jpg", encode_image(face.crop, ".jpg", _QUALITY))
+            for mask in ("face", "parts"):
+                write_bytes(faces / f"{name}.{mask}.png", cv2.imencode(".png", getattr(face, mask))[1].tobytes())
+            write_json(done / f"{name}.json", {"mesh": face.mesh.tolist(), "attributes": face.attributes.to_dict()})
     return config.each
 
 
@@ -215,7 +232,8 @@ def render_faces(
     """
     out = prepare_folder(Path(out), overwrite, "index.json")
     work = out.with_name(f"{out.name}.part")
-    start_work(work, {k: v for k, v in asdict(config).items() if k != "processes"})
+    what = {k: v for k, v in asdict(config).items() if k != "processes"}
+    start_work(work, {"fslab": __version__, **what})
     people = range(config.first, config.first + config.people)
     n_done = 0
     for n in _each_person(config, people, work):

@@ -7,6 +7,7 @@ its exact labels.
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -70,9 +71,11 @@ class Take:
             raise ValueError("a take needs at least one frame")
 
     def to_dict(self) -> dict:
-        """Return the take as JSON types, with the version that renders it."""
+        """Return the take as JSON types, with the version that renders it and who its people are."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "track"}
-        return {"fslab": __version__, **fields, "track": [attributes.to_dict() for attributes in self.track]}
+        people = [draw_identity(s).to_dict() for s in (self.head, self.face, self.fits) if s is not None]
+        track = [attributes.to_dict() for attributes in self.track]
+        return {"fslab": __version__, **fields, "people": people, "track": track}
 
 
 def check_size(size: int) -> None:
@@ -140,15 +143,16 @@ def render_take(take: Take, folder: Path, on_frame: OnFrame | None = None) -> No
         if on_frame:
             on_frame()
     renderer = Renderer(take.size, take.quality)
-    labelled = prefetch(_labelled(take, head, worn, missing), 2)  # a core for the labels while light takes them all
-    for i, parts, labels in labelled:
-        path = folder / f"{i:06d}.png"
-        with atomic_path(path.with_suffix(".npz")) as part, part.open("wb") as file:
-            np.savez_compressed(file, **labels)
-        frame = degrade(renderer.render(parts, take.track[i]), take.degrade, take.seed, i)
-        write_bytes(path, encode_image(frame, ".png"))  # last: where it stands, the labels stand
-        if on_frame:
-            on_frame()
+    # A core for the labels while light takes them all.
+    with closing(prefetch(_labelled(take, head, worn, missing), 2)) as labelled:
+        for i, parts, labels in labelled:
+            path = folder / f"{i:06d}.png"
+            with atomic_path(path.with_suffix(".npz")) as part, part.open("wb") as file:
+                np.savez_compressed(file, **labels)
+            frame = degrade(renderer.render(parts, take.track[i]), take.degrade, take.seed, i)
+            write_bytes(path, encode_image(frame, ".png"))  # last: where it stands, the labels stand
+            if on_frame:
+                on_frame()
 
 
 def _labelled(
