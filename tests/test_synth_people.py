@@ -9,7 +9,7 @@ import pytest
 from fslab.errors import FslabError
 from fslab.synth import points as points_module
 from fslab.synth.assets import DATA_FOLDER, UNITS, load_assets, load_texture
-from fslab.synth.draws import AGES, GROUPS, SEXES, local_pairs, stratum
+from fslab.synth.draws import AGES, GROUPS, SEXES, SKINS, local_pairs, stratum
 from fslab.synth.eyelids import retreat
 from fslab.synth.head import Head
 from fslab.synth.identity import (
@@ -252,6 +252,14 @@ def test_missing_or_damaged_data_are_told_in_one_sentence(tmp_path):
     for name in ("skin/a", "skin/b"):
         with pytest.raises(FslabError, match="packaged data"):
             load_texture(name, tmp_path)
+    (tmp_path / "hair").mkdir()
+    shutil.copy(DATA_FOLDER / "hair/short01.webp", tmp_path / "hair")
+    with pytest.raises(FslabError, match=r"short01\.opacity\.webp"):
+        load_texture("hair/short01", tmp_path)
+
+
+def test_every_skin_is_packaged_and_drawn_from():
+    assert sorted(SKINS) == list(SKINS) == sorted(path.stem for path in (DATA_FOLDER / "skin").glob("*.webp"))
 
 
 def test_an_identity_with_unknown_pieces_is_refused():

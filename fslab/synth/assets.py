@@ -17,6 +17,7 @@ import numpy as np
 from fslab.errors import FslabError
 
 DATA_FOLDER = Path(__file__).parent / "data"
+CUT_OUT = ("eyes", "brows", "lashes", "hair", "teeth")  # kinds whose textures all come with their opacity
 REST_DISTANCES = np.array([1.4160, 2.3073, 1.9231])  # dm; MakeHuman's scale of a proxy's offsets is 1 at these
 
 # ARKit's 52 expression units; Left and Right are the person's own, as ARKit has it.
@@ -172,12 +173,7 @@ def load_texture(name: str, folder: Path = DATA_FOLDER) -> np.ndarray:
     """
     image = cv2.cvtColor(_decode(folder / f"{name}.webp", cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     opacity = folder / f"{name}.opacity.webp"
-    if opacity.exists():
+    if opacity.exists() or name.split("/")[0] in CUT_OUT:
         image = np.dstack([image, _decode(opacity, cv2.IMREAD_GRAYSCALE)])
     image.setflags(write=False)
     return image
-
-
-def texture_names(kind: str, folder: Path = DATA_FOLDER) -> tuple[str, ...]:
-    """Return the names of the textures of a kind, "skin" or "eyes" for example."""
-    return tuple(sorted(p.stem for p in (folder / kind).glob("*.webp") if not p.stem.endswith(".opacity")))

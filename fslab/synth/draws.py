@@ -5,10 +5,17 @@ from functools import cache
 
 import numpy as np
 
-from fslab.synth.assets import load_assets, texture_names
+from fslab.synth.assets import load_assets
 
 SEXES, AGES, GROUPS = ("female", "male"), ("young", "middleage", "old"), ("african", "asian", "caucasian")
 STRATA = tuple((sex, age, group) for sex in SEXES for age in AGES for group in GROUPS)
+SKINS = (
+    "middleage_african_female_1", "middleage_african_male_1", "middleage_asian_female_2", "middleage_asian_male_2",
+    "middleage_caucasian_female_1", "middleage_caucasian_male_1", "old_african_female_1", "old_african_male_1",
+    "old_asian_female_2", "old_asian_male_2", "old_caucasian_female_1", "old_caucasian_male_1",
+    "young_african_female_1", "young_african_male_1", "young_asian_female_3", "young_asian_male_3",
+    "young_caucasian_female_1", "young_caucasian_female_2", "young_caucasian_male_1", "young_caucasian_male_2",
+)  # fmt: skip
 AGE_RANGES = {"young": (0.0, 0.25), "middleage": (0.35, 0.62), "old": (0.72, 0.95)}  # 0: 25 years, 1: 90 years
 TONE_RANGES = {"african": (-0.2, 0.8), "asian": (-0.5, 0.1), "caucasian": (-0.35, 0.06)}  # log of the brightness
 # Spread and limit of a local target's weight by part of the head; nose weights over 0.5 tear the nostrils.
@@ -119,7 +126,7 @@ def draw_skin(rng: np.random.Generator, sex: str, age: str, group: str, shares: 
     for g, group_share in shares.items():
         group_share = float(np.clip(group_share, 0, 1))
         for a, share in ((age, 1 - age_share), (near, age_share)):
-            fitting = [name for name in texture_names("skin") if name.startswith(f"{a}_{g}_{sex}_")]
+            fitting = [name for name in SKINS if name.startswith(f"{a}_{g}_{sex}_")]
             mix = rng.dirichlet(0.5 * np.ones(len(fitting)))
             for name, part in zip(fitting, mix):
                 skin[name] = skin.get(name, 0) + float(group_share * share * part)
