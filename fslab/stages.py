@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from fslab import cli
 
 
+BENCH_COLUMNS = {
+    "closure": "closure", "leak": "leak", "identity_gap_closed": "identity", "ssim": "SSIM", "sharpness": "sharp",
+}  # fmt: skip
 FEW_STEPS = 400  # of `tiny`; a rule of thumb: a smear at 124 steps, a face at 840
 
 
@@ -170,15 +173,15 @@ def doctor(device: str) -> int:
 
 def bench_quality(tier: str, out: Path, overwrite: bool) -> None:
     """Run the quality benchmark and print the means over its cases."""
-    from fslab.bench.page import ARM_NAMES, HEADLINES
+    from fslab.bench.page import ARM_NAMES
     from fslab.bench.quality import MARKER, run_quality
 
     with console.stage(f"bench quality, tier {tier}", unit="") as progress:
         body = run_quality(tier, out, overwrite, progress, lambda text: console.say(f"  {text}"))
     rows = [
-        [ARM_NAMES[arm], *(METRICS[name].text(values.get(name)) for name in HEADLINES)]
+        [ARM_NAMES[arm], *(METRICS[name].text(values.get(name)) for name in BENCH_COLUMNS)]
         for arm, values in body["means"].items()
     ]
-    console.table(f"means over {len(body['cases'])} cases", ["", *(METRICS[n].title for n in HEADLINES)], rows)
+    console.table(f"means over {len(body['cases'])} cases", ["", *BENCH_COLUMNS.values()], rows)
     for what, name in (("page", "index.html"), ("figures", MARKER)):
         console.say(f"  {what}: {out / name}")
