@@ -286,8 +286,11 @@ def _notes(meter: Meter, n_frames: int, inputs: dict) -> Iterator[str]:
     unswapped = round(meter.n_faces * (1 - meter.arms["swap"].mean("swapped")))
     if unswapped:
         yield f"In {unswapped} of {meter.n_faces} frames the face is as in the footage: it was not swapped there."
-    if meter.n_unread:
-        yield f"In {meter.n_unread} frames the face mesh sees a face in the footage but none in the swap."
+    if unread := meter.n_unread["swap"]:
+        yield f"In {unread} frames the face mesh sees a face in the footage but none in the swap."
+    if others := {arm: n for arm, n in meter.n_unread.items() if n and arm != "swap"}:
+        told = ", ".join(f"{arm} in {n}" for arm, n in others.items())
+        yield f"The face mesh sees no face where the footage shows one: {told}; they are left out of what it reads."
     if own := meter.own_errors():
         units = {"pose": "degrees", "gaze": "degrees", "mouth": "eye spans", "eyes": "eye widths"}
         told = ", ".join(f"{name} {own[name]:.2g} {unit}" for name, unit in units.items() if name in own)

@@ -148,7 +148,8 @@ class Meter:
         self.mesh, self.embedder = FaceMesh(), Embedder()
         self.exclude = VisibleLabel(size).box if config.has_label and min(size) >= MIN_SIDE else None
         self.history: deque[tuple[dict[str, Frame], Patch | None]] = deque(maxlen=2)
-        self.n_faces = self.n_crowded = self.n_unread = 0
+        self.n_faces = self.n_crowded = 0
+        self.n_unread = dict.fromkeys(arms, 0)  # frames in which the mesh sees a face in the footage but none here
         self._looks: list[tuple[float, float, float]] = []  # of the truth: iris offset, known yaw, known gaze
         self._track: int | None = None
 
@@ -213,7 +214,8 @@ class Meter:
         values = {arm: self._pixels(arm, now, past, patch) for arm in frames}
         fitted = {arm: self.mesh.fit(frame, face) for arm, frame in frames.items()}
         readable = {a: f for a, f in fitted.items() if f.mesh_score >= self.config.track.min_mesh_score}
-        self.n_unread += "target" in readable and "swap" not in readable
+        for arm in frames.keys() - readable.keys() if "target" in readable else ():
+            self.n_unread[arm] += 1
         eyes = None
         if self.references.labels is not None and "truth" in readable:
             eyes = ExactEyes.of(self.references.labels, self._now, patch.box, readable["truth"])

@@ -184,6 +184,14 @@ def test_faces_that_no_detector_finds_are_measured_all_the_same(make, clips, fra
     assert report.metrics["pose_to_truth"] is None
 
 
+def test_clips_in_which_the_mesh_sees_no_face_are_told_with_their_frames(make, clips, frames, labels):
+    half = make("half covered", [np.full_like(f, 90) if t % 2 else f for t, f in enumerate(frames["target"])])
+    references = References(labels=labels, others={"late": half})
+    report = evaluate_videos(clips["truth"], clips["target"], clips["truth"], references, CONFIG)
+    assert any(f"late in {N // 2};" in note for note in report.notes)
+    assert not any("none in the swap" in note for note in report.notes)
+
+
 def test_frames_without_a_face_in_the_labels_are_left_out(clips, labels):
     gone = labels.face.copy()
     gone[2] = 0
