@@ -86,7 +86,7 @@ def _of(case: Case, n_frames: int) -> Case:
 TIERS: dict[str, Tier] = {
     "ci": Tier("ci", 128, 64, "tiny", 8.0, 10, (_of(_MATCHED, 25), _of(_NEVER_LEFT, 25))),
     "lab": Tier(
-        "lab", 192, 128, "tiny", 120.0, 50,
+        "lab", 192, 128, "tiny", 60.0, 50,
         (_MATCHED, _NEVER_LEFT, _OTHER, _GLASSES, _of(_LOW_LIGHT, 25), _STILLS),
     ),
     "full": Tier(
