@@ -1,11 +1,15 @@
 """The synthetic people: seconds a frame, how many faces a detector finds, and how far apart a recogniser sees them.
 
-python -m benchmarks.people
+python -m benchmarks.people [docs/people.jpg]
+
+With an argument it also renders the picture of some of them, and of the truth of a swap, in high quality.
 """
 
 import hashlib
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -13,15 +17,19 @@ from benchmarks.common import save
 from fslab.embedder import load_embedder
 from fslab.faces import Detector, FaceMesh, chip_matrix
 from fslab.geometry import crop_from_frame
-from fslab.media import RgbFrame
+from fslab.media import RgbFrame, write_image
 from fslab.synth.annotate import annotate
 from fslab.synth.head import Head
 from fslab.synth.identity import BENCH_SEEDS, draw_identity, gallery
 from fslab.synth.motion import draw_attributes
 from fslab.synth.render import Renderer
+from fslab.synth.scene import Attributes, Camera, Light
+from fslab.synth.truth import swap_head
+from fslab.viz import image_grid
 
 SIZES = (128, 192, 256)
 EACH, SIZE = 10, 256
+SHOWN, SHOWN_PAIR, CELL = (4, 15, 9, 17, 5, 8, 7, 16, 6, 3, 11, 14), (3, 4), 224
 
 
 def seconds_a_frame(n: int = 12) -> dict[str, dict[str, float]]:
@@ -91,5 +99,28 @@ def shipped_table() -> dict[str, float]:
     }  # fmt: skip
 
 
+def picture() -> np.ndarray:
+    """Render twelve of the people and, below them, two moments of a target, the truth and the source."""
+    renderer, camera = Renderer(CELL, "high"), Camera(fov=10.5, shift=(0.0, 0.15))
+    smile = {"mouthSmileLeft": 0.3, "mouthSmileRight": 0.3, "browInnerUp": 0.15}
+    people = []
+    for i, seed in enumerate(SHOWN):
+        turned = Attributes(
+            yaw=(-14, 10, 16, -9)[i % 4], expression=smile, camera=camera, light=Light(30 if i % 2 else -30)
+        )
+        people.append(renderer.render(Head(draw_identity(seed)).parts(turned), turned).copy())
+    source, target = (Head(draw_identity(seed)) for seed in SHOWN_PAIR)
+    moments = []
+    for look in (
+        Attributes(yaw=-18, pitch=4, expression={**smile, "jawOpen": 0.1}, camera=camera),
+        Attributes(yaw=22, roll=5, expression={"jawOpen": 0.35, "mouthFunnel": 0.3}, camera=camera),
+    ):
+        heads = (target, swap_head(source, target), source)
+        moments += [renderer.render(head.parts(look), look).copy() for head in heads]
+    return image_grid([people[:6], people[6:], moments])
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        write_image(Path(sys.argv[1]), picture())
     save("people", {"table": shipped_table(), "speed": seconds_a_frame(), "seen": seen_by_others()})
