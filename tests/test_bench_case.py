@@ -64,10 +64,32 @@ def test_people_of_a_case_have_similar_skin_tones():
     assert all(similar_tone(draw_identity(a), draw_identity(b)) for a, b in pairs)
 
 
+def shown(track):
+    """Return what matters most of each frame, in degrees: yaw, pitch, and 40 for a mouth wide open."""
+    return np.array([(a.yaw, a.pitch, 40 * a.expression.get("jawOpen", 0.0)) for a in track])
+
+
+@pytest.mark.parametrize(("tier", "case"), ALL, ids=lambda x: x.name)
+def test_a_case_is_about_what_it_says(tier, case):
+    takes = pair_config(case, tier).takes()
+    target, source, own = (shown(takes[name].track) for name in ("target", "b_train", "a_train"))
+    apart = np.linalg.norm(target[:, None] - source[None], axis=-1).min(1)
+    if case.source_range == "never-left":
+        assert source[:, 0].min() >= -4
+        assert target[:, 0].min() < -15
+        assert target[:, 0].max() > 0
+    elif case.source_range == "mouth-shut":
+        assert source[:, 2].max() == 0
+        assert target[:, 2].max() > 16
+    else:
+        assert apart.max() < 13, "the source shows whatever the target does"
+    assert np.median(np.linalg.norm(target[:, None] - own[None], axis=-1).min(1)) < 20
+
+
 def test_a_case_asks_the_renderer_for_what_it_says():
     tier, case = TIERS["full"], TIERS["full"].cases[1]
     assert pair_config(case, tier) == PairConfig(
-        case.source_seed, case.target_seed, 320, 25, 100, 150, source_range=case.source_range
+        case.source_seed, case.target_seed, 320, 25, 100, 150, source_range=case.source_range, seed=case.seed
     )
     assert pair_config(case, tier).takes().keys() == {"a_train", "b_train", "target", "truth"}
 

@@ -63,20 +63,22 @@ def test_the_truth_is_the_target_with_another_face(pair, again):
     assert CONFIG.takes()["target"].track == CONFIG.takes()["truth"].track
     faces = [pair.labels(name).face for name in ("target", "truth")]
     for t, (target, truth) in enumerate(zip(again["target"], again["truth"])):
-        change = np.abs(target.astype(float) - truth).mean(axis=-1)
+        noise_free = cv2.GaussianBlur(target.astype(float) - truth, (0, 0), 3)  # only the target has noise
+        change = np.abs(noise_free).mean(axis=-1)
         inside = np.minimum(faces[0][t], faces[1][t]) > 250
         around = cv2.dilate(np.maximum(faces[0][t], faces[1][t]), np.ones((7, 7))) == 0
         assert change[inside].mean() > 4
-        assert change[around].mean() < 1  # light that the face throws on the rest
+        assert change[around].mean() < 2  # light that the face throws on the rest, and what is left of the noise
     assert np.allclose(pair.labels("target").pose, pair.labels("truth").pose)
     assert not np.allclose(pair.labels("target").landmarks, pair.labels("truth").landmarks, atol=0.3)
 
 
-def test_noise_falls_alike_on_target_and_truth(pair):
+def test_all_footage_is_degraded_and_only_the_truth_is_free_of_noise(pair):
     takes = CONFIG.takes()
     assert takes["target"].seed == takes["truth"].seed
     assert len({take.seed for take in takes.values()}) == 3
     assert {take.degrade for take in takes.values()} == {"noise"}
+    assert {name for name, take in takes.items() if take.clean} == {"truth"}
 
 
 def test_ranges_hold_for_whom_they_were_given():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fslab.blend import ColourShift, apply_colour, colour_shift, outline_mask, paste, sharpen
-from fslab.consent import Consent
+from fslab.consent import Consent, require_consent
 from fslab.geometry import align_matrix, crop_from_frame, transform_points
 from fslab.labels import ClipLabels
 from fslab.media import Frame, VideoOptions, YuvFrame, read_footage, read_frames
@@ -98,7 +98,13 @@ def aligned_source(frames: Iterator[Frame], labels: ClipLabels, wanted: Sequence
 def write_changed(
     target: Path, output: Path, change: Change, consents: Sequence[Consent], options: VideoOptions
 ) -> Path:
-    """Write a marked copy of a clip whose frames ``change(index, frame)`` altered, and return its path."""
+    """Write a marked copy of a clip whose frames ``change(index, frame)`` altered, and return its path.
+
+    Raises:
+        ConsentError: if anybody shown does not agree to swapping.
+    """
+    for consent in consents:
+        require_consent(consent, consent.person, "swapping")
     manifest = Manifest.new(f"baseline {output.stem}", [target], {}, consents, {})
     with open_marked_video(output, target, options, manifest) as video:
         n = 0

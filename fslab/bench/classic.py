@@ -166,23 +166,23 @@ class ClassicTrainer:
         """
         run, due = self.run, [m for m in moments if m > self.run.seconds]
         saved = run.seconds
-        with stop_on_signals() as stop:
-            while due:
-                started = time.perf_counter()
-                self.step()
-                if stop.is_set() or run.seconds - saved >= self.config.save_every:
-                    self.save()
-                    saved = run.seconds
-                run.seconds += time.perf_counter() - started
-                if stop.is_set():
-                    raise KeyboardInterrupt
-                if on_progress:
-                    on_progress(min(round(run.seconds), round(moments[-1])), round(moments[-1]))
-                if run.seconds >= due[0]:
-                    due = [m for m in due if m > run.seconds]
-                    run.finished = not due
-                    self.model.eval()
-                    yield run
+        while due:
+            with stop_on_signals() as stop:  # not while a snapshot is worked with: whoever does that is to hear of it
+                while run.seconds < due[0]:
+                    started = time.perf_counter()
+                    self.step()
+                    if stop.is_set() or run.seconds - saved >= self.config.save_every:
+                        self.save()
+                        saved = run.seconds
+                    run.seconds += time.perf_counter() - started
+                    if stop.is_set():
+                        raise KeyboardInterrupt
+                    if on_progress:
+                        on_progress(min(round(run.seconds), round(moments[-1])), round(moments[-1]))
+            due = [m for m in due if m > run.seconds]
+            run.finished = not due
+            self.model.eval()
+            yield run
 
     def save(self) -> None:
         """Write a checkpoint."""

@@ -62,16 +62,16 @@ def run_tier(tier: Tier, out: Path, overwrite: bool = False, watch: Watch | None
     """Do what `run_quality` does, for any tier."""
     watch = watch or Watch()
     out = _open_folder(tier, Path(out), overwrite)
-    results: dict[str, dict] = {}
+    trials = {case.name: Trial(tier, case, out / "cases" / case.name, watch) for case in tier.cases}
+    results = {name: trial.finished() for name, trial in trials.items()}
     body = summarise(tier, results)
     write_json(out / MARKER, body)
-    for i, case in enumerate(tier.cases):
-        watch.note(f"case {i + 1} of {len(tier.cases)}: {case.name}")
-        trial = Trial(tier, case, out / "cases" / case.name, watch)
-        results[case.name] = trial.run()
-        sheet = out / "pictures" / f"{case.name}.jpg"
+    for i, (name, trial) in enumerate(trials.items()):
+        watch.note(f"case {i + 1} of {len(trials)}: {name}")
+        results[name] = trial.run()
+        sheet = out / "pictures" / f"{name}.jpg"
         if not sheet.exists():
-            write_sheet(sheet, Pair.load(trial.folder / "pair"), trial.swaps, results[case.name])
+            write_sheet(sheet, Pair.load(trial.folder / "pair"), trial.swaps, results[name])
         body = summarise(tier, results)
         write_json(out / MARKER, body)
         write_page(out, body)
@@ -95,8 +95,9 @@ def _open_folder(tier: Tier, out: Path, overwrite: bool) -> Path:
     return out
 
 
-def summarise(tier: Tier, results: Mapping[str, dict]) -> dict:
-    """Return the body of ``quality.json``: what was run, on what, and what came of it, so far."""
+def summarise(tier: Tier, results: Mapping[str, dict | None]) -> dict:
+    """Return the body of ``quality.json``: what was run, on what, and what came of it, so far; None is not finished."""
+    results = {name: result for name, result in results.items() if result}
     hashes = {name: result["hash"] for name, result in results.items()}
     cases = {c.name: {**asdict(c), "hash": hashes.get(c.name)} for c in tier.cases}
     rows = {name: result["rows"] for name, result in results.items()}

@@ -1,5 +1,6 @@
 """One case from its people's seeds to its rows in the table; what is done is kept, so that a stopped trial goes on."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fslab import __version__
 from fslab.bench.baselines import Change, colour_change, nearest_change, write_changed
 from fslab.bench.case import Case, Tier, pair_config
 from fslab.bench.classic import ClassicConfig, ClassicTrainer
@@ -21,7 +23,7 @@ from fslab.labels import ClipLabels
 from fslab.model import PRESETS
 from fslab.run import Run
 from fslab.storage import explained, read_json, write_json
-from fslab.synth.identity import gallery
+from fslab.synth.identity import draw_identity, gallery
 from fslab.synth.pair import Pair, render_pair
 
 TRAINED = ("classic", "fslab")
@@ -54,7 +56,10 @@ class Trial:
         self.tier, self.case, self.folder, self.watch = tier, case, Path(folder), watch or Watch()
         self.swaps = self.folder / "swaps"
         self.seconds: dict[str, float] = {}
-        about = {"tier": tier.to_dict(), "case": asdict(case)}
+        people = [draw_identity(seed).to_dict() for seed in (case.source_seed, case.target_seed)]
+        about = json.loads(
+            json.dumps({"fslab": __version__, "tier": tier.to_dict(), "case": asdict(case), "people": people})
+        )
         path = self.folder / CASE_FILE
         what = f"the case '{case.name}' of tier '{tier.name}' in '{folder}'"
         if path.exists() and read_json(path, what, OutputError) != about:
@@ -71,6 +76,11 @@ class Trial:
         yield
         self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - started, 1)
 
+    def finished(self) -> dict | None:
+        """Return what the case scored, as `run` does; None if it is not finished."""
+        path = self.folder / RESULT_FILE
+        return read_json(path, f"the result of the case '{self.case.name}'", OutputError) if path.exists() else None
+
     def run(self) -> dict:
         """Return what the case scores, from ``result.json`` if it is finished.
 
@@ -82,15 +92,14 @@ class Trial:
             FslabError: if the case cannot be rendered, its faces not found, or a file is damaged.
             KeyboardInterrupt: when training was stopped; it goes on from there the next time.
         """
-        path = self.folder / RESULT_FILE
-        if path.exists():
-            return read_json(path, f"the result of the case '{self.case.name}'", OutputError)
+        if done := self.finished():
+            return done
         pair = self.render()
         facesets = [self.extract(pair, i) for i in (0, 1)]
         snapshots = {arm: self.train(arm, pair, facesets) for arm in TRAINED}
         clips = {"colour": self.baseline("colour", pair), "nearest": self.baseline("nearest", pair)}
         result = self.measure(pair, facesets, snapshots, clips)
-        write_json(path, result)
+        write_json(self.folder / RESULT_FILE, result)
         for name in (*TRAINED, "faces"):
             shutil.rmtree(self.folder / name, ignore_errors=True)  # what is left can be measured and looked at again
         return result
@@ -174,7 +183,8 @@ class Trial:
         with self._part("measuring", "measure"):
             report = evaluate_videos(
                 self.clip_of(final, pair), pair.target, pair.truth, references,
-                EvalConfig(embed_every=3, n_moments=1, n_worst=0), self.watch.on_progress,
+                EvalConfig(embed_every=3, edge_band=self.tier.frame_size / 64, n_moments=1, n_worst=0),
+                self.watch.on_progress,
             )  # fmt: skip
         scores = {**report.baselines, f"fslab {final.step}": report.metrics}
         last = {arm: snapshots[arm][-1] for arm in TRAINED}

@@ -19,15 +19,15 @@ DEGRADATIONS = get_args(Degradation)
 
 _TAG = 0xDE6
 _GRAIN = 0.7  # pixels; demosaicing correlates neighbours
-_NOISE = (0.002, 1e-5)  # (gain, floor) of the linear signal, 1 = white: indoors without a lamp
-_LOW_LIGHT = (0.006, 1e-4)
-_EXPOSURE = 0.35  # share of the light that a dim room leaves after the camera has turned its gain up
+# (exposure, gain, floor): the share of the light that is left once the camera has turned its gain up, and the noise of
+# the linear signal, 1 = white. Indoors without a lamp, and in a dim room.
+_NOISE = {"noise": (1.0, 0.002, 1e-5), "low-light": (0.35, 0.006, 1e-4)}
 _DEFOCUS, _STREAK = 0.006, 0.02  # radius of the disc and length of the streak, in picture heights
 _TURN = 0.15  # radians a frame by which the streak's direction wanders
 _JPEG_QUALITY = 18
 
 
-def degrade(frame: np.ndarray, kind: Degradation, seed: int, index: int) -> np.ndarray:
+def degrade(frame: np.ndarray, kind: Degradation, seed: int, index: int, grain: bool = True) -> np.ndarray:
     """Return a picture as a poorer camera would have taken it.
 
     Args:
@@ -37,18 +37,18 @@ def degrade(frame: np.ndarray, kind: Degradation, seed: int, index: int) -> np.n
             a third of the light and the noise of a gain turned up.
         seed: of the clip.
         index: of the frame in its clip.
+        grain: with noise; without it the picture is what noise would be added to, which is all that anybody could
+            know of it.
 
     Returns:
         ``(H, W, 3)`` uint8, a new array.
     """
     if kind not in DEGRADATIONS:
         raise ValueError(f"kind must be one of {', '.join(DEGRADATIONS)}, got {kind!r}")
-    if kind == "noise":
-        linear = to_linear(frame)
-        return to_srgb(linear + _noise(linear, *_NOISE, (seed, index)))
-    if kind == "low-light":
-        linear = _EXPOSURE * to_linear(frame)
-        return to_srgb(linear + _noise(linear, *_LOW_LIGHT, (seed, index)))
+    if kind in _NOISE:
+        exposure, *levels = _NOISE[kind]
+        linear = exposure * to_linear(frame)
+        return to_srgb(linear + _noise(linear, *levels, (seed, index)) if grain else linear)
     if kind == "blur":
         return to_srgb(
             cv2.filter2D(to_linear(frame), -1, _kernel(frame.shape[0], seed, index), borderType=cv2.BORDER_REFLECT)

@@ -91,7 +91,7 @@ class PairConfig:
             "a_train": Take(target, a_track, seed=seeds[1], still=self.stills, **glasses, **camera),
             "b_train": Take(source, self._source_track(seeds[2]), seed=seeds[2], still=self.stills, **camera),
             "target": Take(target, motion, seed=seeds[0], **worn, **camera),
-            "truth": Take(target, motion, seed=seeds[0], face=source, **worn, **camera),
+            "truth": Take(target, motion, seed=seeds[0], face=source, clean=True, **worn, **camera),
         }
 
     def _target_tracks(self, seed: int, still_seed: int) -> tuple[Track, Track]:

@@ -48,6 +48,7 @@ class Take:
         fits: seed of a person whose face must fit behind the occluder too; None for nobody.
         occluder: what is in front of the face.
         degrade: what the camera does to the frames.
+        clean: without the camera's noise, as a truth must be: noise is nothing that a swap could get right.
         seed: of a hand's way and of the camera's noise.
         quality: as in `Renderer`.
         still: the frames are pictures on their own, and nothing flows from one to the next.
@@ -60,6 +61,7 @@ class Take:
     fits: int | None = None
     occluder: Occluder = "none"
     degrade: Degradation = "none"
+    clean: bool = False
     seed: int = 0
     quality: Quality = "bulk"
     still: bool = False
@@ -149,7 +151,7 @@ def render_take(take: Take, folder: Path, on_frame: OnFrame | None = None) -> No
             path = folder / f"{i:06d}.png"
             with atomic_path(path.with_suffix(".npz")) as part, part.open("wb") as file:
                 np.savez_compressed(file, **labels)
-            frame = degrade(renderer.render(parts, take.track[i]), take.degrade, take.seed, i)
+            frame = degrade(renderer.render(parts, take.track[i]), take.degrade, take.seed, i, not take.clean)
             write_bytes(path, encode_image(frame, ".png"))  # last: where it stands, the labels stand
             if on_frame:
                 on_frame()
