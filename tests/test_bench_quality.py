@@ -17,7 +17,7 @@ from fslab.errors import FslabError, OutputError
 from fslab.metrics import METRICS
 from fslab.provenance import verify
 
-CASE = Case("small", "Small and quick.", 25, 4, n_frames=16)
+CASE = Case("small", "Small and quick.", 3, 4, n_frames=16)
 TIER = Tier("small", 128, 64, "tiny", 1.0, 6, (CASE,), "cpu")
 
 
@@ -69,7 +69,7 @@ def test_the_json_holds_what_was_returned_and_says_on_what_it_was_made(done):
     assert body["complete"]
     assert body["command"] == "fslab bench quality --tier small"
     assert body["cases"]["small"]["hash"] == "0" * 64
-    assert body["cases"]["small"]["source_seed"] == 25
+    assert body["cases"]["small"]["source_seed"] == 3
     assert body["hardware"]["cores"] >= 1
     assert {"fslab", "torch", "mitsuba"} <= set(body["versions"])
 

@@ -28,7 +28,7 @@ def test_nothing_but_provenance_opens_a_video_for_frames():
 
 WAYS_TO_WRITE = {
     "VideoWriter", "write_video", "write_image", "encode_image",
-    "VideoFrame", "add_stream", "fromarray", "imwrite", "imencode", "imsave", "savefig", "VideoWriter_fourcc",
+    "movie_session", "VideoFrame", "add_stream", "fromarray", "imwrite", "imencode", "imsave", "savefig", "VideoWriter_fourcc",
 }  # fmt: skip
 UNSWAPPED = {  # what modules write that shows no swap
     "doctor": {"write_video": None},  # a grey ramp, to see that the encoder works
@@ -41,7 +41,7 @@ UNSWAPPED = {  # what modules write that shows no swap
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in (ROOT / "fslab").rglob("*.py") if p.parent.name not in ("media", "provenance")],
+    [p for p in (ROOT / "fslab").rglob("*.py") if p.parent.name not in ("media", "provenance", "synth")],
     ids=lambda path: path.stem,
 )
 def test_the_swap_path_has_no_other_way_to_write_a_picture(path):
@@ -50,6 +50,16 @@ def test_the_swap_path_has_no_other_way_to_write_a_picture(path):
     for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "write_image":
             assert ast.unparse(call.args[1]) == allowed["write_image"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "fslab" / "synth").glob("*.py")), ids=lambda path: path.stem)
+def test_what_renders_synthetic_people_can_swap_nobody_else(path):
+    """Renders carry no marks, so whatever renders must be out of reach of any network that swaps, and of footage."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    reached = {name.split(".")[1] for name in imports if (name or "").startswith("fslab.")}
+    assert not reached & {"swap", "video", "blend", "run", "model", "train", "decoders", "bench"}
+    assert not names_used(path) & {"read_footage", "read_samples"}
 
 
 def test_no_function_has_a_switch_for_the_marks():
