@@ -27,8 +27,8 @@ def test_nothing_but_provenance_opens_a_video_for_frames():
 
 
 WAYS_TO_WRITE = {
-    "VideoWriter", "write_video", "write_image", "encode_image",
-    "movie_session", "VideoFrame", "add_stream", "fromarray", "imwrite", "imencode", "imsave", "savefig", "VideoWriter_fourcc",
+    "VideoWriter", "write_video", "write_image", "encode_image", "movie_session",
+    "VideoFrame", "add_stream", "fromarray", "imwrite", "imencode", "imsave", "savefig", "VideoWriter_fourcc",
 }  # fmt: skip
 UNSWAPPED = {  # what modules write that shows no swap
     "doctor": {"write_video": None},  # a grey ramp, to see that the encoder works
