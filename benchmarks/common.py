@@ -1,7 +1,6 @@
 """What every benchmark shares: alternating arms, medians, peak memory in a child process, and the result file."""
 
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -17,21 +16,17 @@ import numpy as np
 import torch
 
 from fslab import __version__
+from fslab.bench.machine import hardware
 from fslab.media import read_frames, write_video
 from fslab.samples import sample_path
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine() -> dict[str, str]:
+def machine() -> dict[str, str | int]:
     """Describe the machine and the versions, without its name."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
     versions = {"torch": torch.__version__, "opencv": cv2.__version__, "av": av.__version__, "numpy": np.__version__}
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"cpu": cpu, "cores": str(os.cpu_count()), "gpu": gpu, "python": platform.python_version(), **versions}
+    return {**hardware(), "python": platform.python_version(), **versions}
 
 
 def compare(arms: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:

@@ -8,8 +8,9 @@ from drawn_people import drawn_mesh
 from pairs import labels_of
 
 from fslab.bench.case import Case, Tier
+from fslab.bench.machine import hardware
 from fslab.bench.page import ARM_NAMES, plot_curves, render_page, show_moments, strip
-from fslab.bench.quality import aggregates, hardware, mean_rows, summarise
+from fslab.bench.quality import aggregates, mean_rows, summarise
 from fslab.bench.trial import ARMS
 from fslab.metrics import METRICS
 from fslab.viz import to_svg
@@ -30,7 +31,7 @@ def result(base):
     }
     return {
         "hash": "ab" * 32, "rows": rows, "curves": curves, "notes": ["Read with care."], "seconds": {"render": 1.0},
-        "faces": {"ada": 20, "dan": 21},
+        "faces": {"ada": 20, "dan": 21}, "hardware": hardware("cpu"), "date": "2026-11-23T00:00:00+00:00",
     }  # fmt: skip
 
 

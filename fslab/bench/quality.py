@@ -1,6 +1,5 @@
 """``fslab bench quality``: run a tier's cases, keep what is done, write ``quality.json`` and the page."""
 
-import os
 import platform
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,16 +8,15 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from fslab import __version__
 from fslab.bench.case import TIERS, Tier
 from fslab.bench.classic import ClassicConfig
+from fslab.bench.machine import hardware
 from fslab.bench.page import write_page, write_sheet
 from fslab.bench.trial import ARMS, TRAINED, Trial, Watch
 from fslab.errors import OutputError
 from fslab.metrics import METRICS
-from fslab.schedule import TrainConfig, choose_device
+from fslab.schedule import TrainConfig
 from fslab.storage import explained, prepare_folder, read_json, write_json
 from fslab.synth.pair import Pair
 from fslab.traits import area_under_curve, time_to
@@ -108,7 +106,9 @@ def summarise(tier: Tier, results: Mapping[str, dict | None]) -> dict:
         "command": f"fslab bench quality --tier {tier.name}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "complete": len(results) == len(tier.cases),
-        "hardware": hardware(tier.device),
+        "machines": {name: result["hardware"] for name, result in results.items()},
+        "dates": {name: result["date"] for name, result in results.items()},
+        "hardware": next((result["hardware"] for result in results.values()), hardware(tier.device)),
         "versions": {"fslab": __version__, "python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         "seeds": {"fslab": TrainConfig().seed, "classic": ClassicConfig().seed},
         "tier": tier.to_dict(),
@@ -153,17 +153,3 @@ def aggregates(curves: Mapping[str, Sequence[Mapping]]) -> dict[str, dict[str, f
             "seconds_to": time_to(*curve, LEVEL) if is_curve else None,
         }
     return found
-
-
-def hardware(device: str = "auto") -> dict[str, str | int]:
-    """Describe the machine, without its name."""
-    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
-    chosen = choose_device(device)
-    gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "none"
-    return {
-        "cpu": cpu, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": gpu, "device": chosen.type, "threads": torch.get_num_threads(),
-    }  # fmt: skip

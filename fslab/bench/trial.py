@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from fslab.bench.baselines import Change, colour_change, nearest_change, write_c
 from fslab.bench.case import Case, Tier, pair_config
 from fslab.bench.classic import ClassicConfig, ClassicTrainer
 from fslab.bench.curve import VIDEO, Snapshot, convert, moments, recipe_snapshots
+from fslab.bench.machine import hardware
 from fslab.errors import OutputError
 from fslab.evaluate import EvalConfig, Gallery, References, evaluate_videos
 from fslab.extract import ExtractConfig, extract_faces
 from fslab.faceset import FaceSet
 from fslab.labels import ClipLabels
 from fslab.model import PRESETS
+from fslab.provenance import sidecar_path
 from fslab.run import Run
 from fslab.storage import explained, read_json, write_json
 from fslab.synth.identity import draw_identity, gallery
@@ -28,7 +31,7 @@ from fslab.synth.pair import Pair, render_pair
 
 TRAINED = ("classic", "fslab")
 ARMS = ("target", "colour", "nearest", *TRAINED, "truth")  # as the tables list them
-CASE_FILE, RESULT_FILE, SNAPSHOT_FILE = "case.json", "result.json", "snapshots.json"
+CASE_FILE, RESULT_FILE, SNAPSHOT_FILE, TIME_FILE = "case.json", "result.json", "snapshots.json", "seconds.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,6 @@ class Trial:
         """
         self.tier, self.case, self.folder, self.watch = tier, case, Path(folder), watch or Watch()
         self.swaps = self.folder / "swaps"
-        self.seconds: dict[str, float] = {}
         people = [draw_identity(seed).to_dict() for seed in (case.source_seed, case.target_seed)]
         about = json.loads(
             json.dumps({"fslab": __version__, "tier": tier.to_dict(), "case": asdict(case), "people": people})
@@ -67,14 +69,17 @@ class Trial:
         with explained(self.folder):
             self.swaps.mkdir(parents=True, exist_ok=True)
         write_json(path, about)
+        times = self.folder / TIME_FILE
+        self.seconds: dict[str, float] = read_json(times, "seconds", OutputError) if times.exists() else {}
 
     @contextmanager
     def _part(self, text: str, name: str) -> Iterator[None]:
-        """Announce a part of the work and take its time."""
+        """Announce a part of the work and take its time; that of a part which was stopped is not counted."""
         self.watch.note(f"{self.case.name}: {text}")
         started = time.monotonic()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - started, 1)
+        write_json(self.folder / TIME_FILE, self.seconds)
 
     def finished(self) -> dict | None:
         """Return what the case scored, as `run` does; None if it is not finished."""
@@ -86,7 +91,8 @@ class Trial:
 
         Returns:
             ``hash`` of the pair, ``rows`` {arm: metrics}, ``curves`` {arm: [{"seconds", "step", "metrics"}]},
-            ``seconds`` each part took, ``faces`` of each person, ``clips`` of the arms, ``notes``.
+            ``seconds`` each part took, the ``hardware`` and ``date`` of the measurement, ``faces`` of each person,
+            ``clips`` of the arms, ``notes``.
 
         Raises:
             FslabError: if the case cannot be rendered, its faces not found, or a file is damaged.
@@ -165,7 +171,7 @@ class Trial:
     def baseline(self, name: str, pair: Pair) -> Path:
         """Write the clip of a baseline, unless it stands."""
         clip = self.swaps / f"{name}.mp4"
-        if not clip.exists():
+        if not (clip.exists() and sidecar_path(clip).exists()):
             with self._part(f"baseline {name}", "baselines"):
                 write_changed(pair.target, clip, _change(name, pair), pair.consents, VIDEO.encode)
         return clip
@@ -196,6 +202,7 @@ class Trial:
         return {
             "hash": pair.hash, "rows": rows, "curves": curves, "notes": list(report.notes), "seconds": self.seconds,
             "faces": {f.identity: len(f.kept) for f in facesets},
+            "hardware": hardware(self.tier.device), "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "clips": {**{n: p.name for n, p in clips.items()}, **{arm: last[arm].clip for arm in TRAINED}},
         }  # fmt: skip
 

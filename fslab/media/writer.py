@@ -85,7 +85,12 @@ class VideoWriter:
 
 
 def write_video(
-    path: Path, frames: Iterable[np.ndarray], fps: float | Fraction, audio: tuple[np.ndarray, int] | None = None
+    path: Path,
+    frames: Iterable[np.ndarray],
+    fps: float | Fraction,
+    audio: tuple[np.ndarray, int] | None = None,
+    options: VideoOptions | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Write images as a new video of constant rate.
 
@@ -94,9 +99,16 @@ def write_video(
         frames: ``(H, W, 3)`` uint8 RGB, all of one size; an odd last row or column is dropped.
         fps: frames a second.
         audio: ``(n, channels)`` int16 samples of 1 or 2 channels, and samples a second.
+        options: the compression; `VideoOptions()` if not given.
+        metadata: tags to store.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    plan = Plan(rate, lambda output, start: SampledAudio(*audio, output) if audio else Silence())
+    plan = Plan(
+        rate,
+        lambda output, start: SampledAudio(*audio, output) if audio else Silence(),
+        options or VideoOptions(),
+        dict(metadata or {}),
+    )
     session = movie_session(checked_suffix(path), plan)
     movie = next(session)
     try:

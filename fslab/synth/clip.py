@@ -4,7 +4,6 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +11,8 @@ import numpy as np
 from typing_extensions import Doc
 
 from fslab.consent import Consent
-from fslab.media.audio import SampledAudio
-from fslab.media.frames import YuvFrame
-from fslab.media.movie import Plan, VideoOptions, checked_suffix, explained_encoding, movie_session
+from fslab.media import VideoOptions, write_video
+from fslab.media.movie import checked_suffix
 from fslab.storage import prepare_output, write_json
 from fslab.synth.degrade import Degradation
 from fslab.synth.identity import Identity, check_seed, draw_identity
@@ -100,17 +98,7 @@ def content_hash(frames: Iterable[np.ndarray]) -> str:
 
 def write_clip(path: Path, frames: Iterable[np.ndarray], fps: int, sound: np.ndarray) -> None:
     """Write frames ``(H, W, 3)`` uint8 and a voice as a nearly lossless video, whole or not at all."""
-    rate = Fraction(fps)
-    plan = Plan(rate, lambda output, start: SampledAudio(sound, RATE, output), NEARLY_LOSSLESS, TAGS)
-    session = movie_session(checked_suffix(path), plan)
-    movie = next(session)
-    try:
-        for i, frame in enumerate(frames):
-            with explained_encoding(path):
-                movie.write(YuvFrame.from_rgb(frame, i, 1 / rate))
-        next(session, None)
-    finally:
-        session.close()
+    write_video(path, frames, fps, (sound, RATE), NEARLY_LOSSLESS, TAGS)
 
 
 @dataclass(frozen=True)
