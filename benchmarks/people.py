@@ -29,7 +29,7 @@ from fslab.viz import image_grid
 
 SIZES = (128, 192, 256)
 EACH, SIZE = 10, 256
-SHOWN, SHOWN_PAIR, CELL = (4, 15, 9, 17, 5, 8, 7, 16, 6, 3, 11, 14), (3, 4), 224
+SHOWN, SHOWN_PAIR, CELL = (11, 13, 8, 15, 5, 7, 16, 6, 14, 12, 10, 1), (11, 5), 224
 
 
 def seconds_a_frame(n: int = 12) -> dict[str, dict[str, float]]:
@@ -101,7 +101,7 @@ def shipped_table() -> dict[str, float]:
 
 def picture() -> np.ndarray:
     """Render twelve of the people and, below them, two moments of a target, the truth and the source."""
-    renderer, camera = Renderer(CELL, "high"), Camera(fov=10.5, shift=(0.0, 0.15))
+    renderer, camera = Renderer(CELL, "high"), Camera(fov=11.3, shift=(0.0, 0.2))
     smile = {"mouthSmileLeft": 0.3, "mouthSmileRight": 0.3, "browInnerUp": 0.15}
     people = []
     for i, seed in enumerate(SHOWN):
