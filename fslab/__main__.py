@@ -19,8 +19,10 @@ def set_environment() -> None:
 def main() -> int:
     """Run the command line."""
     set_environment()
-    from fslab.cli import main as run
-
+    try:
+        from fslab.cli import main as run
+    except KeyboardInterrupt:  # the libraries take seconds to load
+        return 130
     return run()
 
 

@@ -193,6 +193,7 @@ def test_a_folder_that_is_no_pair_is_told_in_one_sentence(tmp_path):
         ({"source_seed": 500}, "a person's seed must be one of"),
         ({"target_seed": -1}, "a person's seed must be one of"),
         ({"size": 65}, "even and 64 pixels or more"),
+        ({"size": 100_000}, "at most 2048, got 100000"),
         ({"n_train": 0}, "n_train and n_target must be 1 or more"),
         ({"fps": 0}, "fps 1 to 120"),
         ({"source_range": "sideways"}, "a range must be one of full, never-left, mouth-shut, narrow"),

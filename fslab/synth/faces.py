@@ -48,7 +48,7 @@ from fslab.synth.points import ibug_indices
 from fslab.synth.ranges import RangeName, motion_range
 from fslab.synth.render import Quality, Renderer
 from fslab.synth.scene import Attributes, Camera, Part
-from fslab.synth.takes import head_of, mesh_positions, start_work
+from fslab.synth.takes import MAX_SIZE, head_of, mesh_positions, start_work
 
 SCHEMA = 1
 IMAGE_KEYS = ("file", "seed", "number", "attributes")
@@ -62,7 +62,7 @@ class FacesConfig:
 
     people: Annotated[int, Doc("how many people")] = 200
     each: Annotated[int, Doc("pictures of each")] = 10
-    size: Annotated[int, Doc("side of the aligned crops, pixels; 64 or more")] = 192
+    size: Annotated[int, Doc("side of the aligned crops, pixels; 64 to 2048")] = 192
     coverage: Annotated[float, Doc("share of the crop's side that the face template spans, 0 to 1")] = 0.64
     first: Annotated[int, Doc("seed of the first person; 1000 to 2999 are kept for training")] = TRAIN_SEEDS.start
     same_attributes: Annotated[bool, Doc("show every person under the same poses, expressions and lights")] = False
@@ -81,11 +81,12 @@ class FacesConfig:
             )
         if self.processes < 0:
             raise ValueError(f"processes must be 0 or more, got {self.processes}")
-        if self.size < 64 or not 0.2 <= self.coverage <= 1 or not 1 <= self.each <= 10_000 or self.seed < 0:
+        if not 64 <= self.size <= MAX_SIZE or not 0.2 <= self.coverage <= 1:
             raise ValueError(
-                f"size must be 64 or more, coverage 0.2 to 1, each 1 to 10000 and seed 0 or more; "
-                f"got {self.size}, {self.coverage:g}, {self.each} and {self.seed}"
+                f"size must be 64 to {MAX_SIZE} and coverage 0.2 to 1, got {self.size} and {self.coverage:g}"
             )
+        if not 1 <= self.each <= 10_000 or self.seed < 0:
+            raise ValueError(f"each must be 1 to 10000 and seed 0 or more, got {self.each} and {self.seed}")
 
     def attributes(self, person: int, number: int) -> Attributes:
         """Return what a person's picture ``number`` shows."""

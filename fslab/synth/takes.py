@@ -34,6 +34,7 @@ from fslab.synth.truth import swap_head
 
 OnFrame = Callable[[], None]
 _AGAIN = "delete the '.part' folder and render again"
+MAX_SIZE = 2048  # the textures hold no more, and the renderer's memory grows with the square
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Take:
 
 def check_size(size: int) -> None:
     """Raise ValueError unless frames of a size can be rendered and compressed."""
-    if size < 64 or size % 2:
-        raise ValueError(f"size must be even and 64 pixels or more, got {size}")
+    if not 64 <= size <= MAX_SIZE or size % 2:
+        raise ValueError(f"size must be even and 64 pixels or more, at most {MAX_SIZE}, got {size}")
 
 
 def check_choices(occluder: Occluder, degrade: Degradation) -> None:
