@@ -298,7 +298,7 @@ def test_the_exact_points_of_a_face_are_in_its_crop():
         ({"people": 0}, "people for training"),
         ({"size": 32}, "size must be 64 to 2048"),
         ({"coverage": 0}, "coverage 0.2 to 1"),
-        ({"each": 0}, "each 1 to 10000"),
+        ({"each": 0}, "each must be 1 to 10000"),
         ({"motion": "wild"}, "a range must be one of"),
     ],
 )
