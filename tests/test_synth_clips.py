@@ -225,7 +225,7 @@ def test_a_portrait_sheet_shows_every_picture_and_says_that_nobody_is_real():
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    config = FacesConfig(people=2, each=2, size=64, same_attributes=True)
+    config = FacesConfig(people=2, each=2, size=64, sharing=0)
     return config, render_faces(config, tmp_path_factory.mktemp("faces") / "faces")
 
 
@@ -287,7 +287,7 @@ def test_the_exact_points_of_a_face_are_in_its_crop():
     face = render_face(Head(draw_identity(1003)), Attributes(yaw=20, roll=8), 64, 0.64)
     assert np.abs(align_matrix(five_points(face.mesh), 64, 0.64) - [[1, 0, 0], [0, 1, 0]]).max() < 0.02
     assert face.crop.shape == (64, 64, 3)
-    assert face.face[32, 32] > 200
+    assert face.masks["face"][32, 32] > 200
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,8 @@ def test_the_commands_read_as_the_documentation_writes_them(tmp_path):
     pair = parse("pair", "7", "12", "out/pair/", "--n-train", "20", "--source-range", "never-left")
     assert (pair.config.source_seed, pair.config.target_seed, str(pair.output.out)) == (7, 12, "out/pair")
     assert (pair.config.n_train, pair.config.source_range) == (20, "never-left")
-    faces = parse("faces", "--people", "200", "--each", "10", "out/faces/", "--same-attributes")
-    assert (faces.config.people, faces.config.each, faces.config.same_attributes) == (200, 10, True)
+    faces = parse("faces", "--people", "200", "--each", "10", "out/faces/", "--sharing", "0")
+    assert (faces.config.people, faces.config.each, faces.config.sharing) == (200, 10, 0)
 
 
 def test_the_commands_that_follow_a_pair_name_its_files_and_people(pair):

@@ -65,7 +65,10 @@ class FacesConfig:
     size: Annotated[int, Doc("side of the aligned crops, pixels; 64 to 2048")] = 192
     coverage: Annotated[float, Doc("share of the crop's side that the face template spans, 0 to 1")] = 0.64
     first: Annotated[int, Doc("seed of the first person; 1000 to 2999 are kept for training")] = TRAIN_SEEDS.start
-    same_attributes: Annotated[bool, Doc("show every person under the same poses, expressions and lights")] = False
+    sharing: Annotated[
+        int, Doc("how many people in a row show the same poses, expressions and lights; 1 nobody, 0 everybody")
+    ] = 1
+    masks: Annotated[bool, Doc("write the masks of the face and of all parts too; without them it is faster")] = True
     motion: Annotated[RangeName, Doc("what the people never do, or everything: full")] = "full"
     seed: Annotated[int, Doc("of the attributes")] = 0
     quality: Annotated[Quality, Doc("bulk is fast, high is cleaner and takes ten times as long")] = "bulk"
@@ -79,8 +82,8 @@ class FacesConfig:
                 f"people for training have seeds {TRAIN_SEEDS.start} to {TRAIN_SEEDS.stop - 1} (those below are for "
                 f"benchmarks), got {self.people} people from seed {self.first}"
             )
-        if self.processes < 0:
-            raise ValueError(f"processes must be 0 or more, got {self.processes}")
+        if min(self.processes, self.sharing) < 0:
+            raise ValueError(f"processes and sharing must be 0 or more, got {self.processes} and {self.sharing}")
         if not 64 <= self.size <= MAX_SIZE or not 0.2 <= self.coverage <= 1:
             raise ValueError(
                 f"size must be 64 to {MAX_SIZE} and coverage 0.2 to 1, got {self.size} and {self.coverage:g}"
@@ -90,22 +93,25 @@ class FacesConfig:
 
     def attributes(self, person: int, number: int) -> Attributes:
         """Return what a person's picture ``number`` shows."""
-        who = 0 if self.same_attributes else person
-        seed = int(np.random.default_rng([self.seed, who, number]).integers(2**31))
+        seed = int(np.random.default_rng([self.seed, self.scene(person), number]).integers(2**31))
         return draw_attributes(seed, motion_range(self.motion))
+
+    def scene(self, person: int) -> int:
+        """Return the seed of the first person who shows the same as ``person``, 0 if everybody does."""
+        return person - (person - self.first) % self.sharing if self.sharing else 0
 
 
 @dataclass(frozen=True)
 class Face:
     """One aligned picture and its exact labels, in crop pixels.
 
-    ``crop`` ``(S, S, 3)`` uint8; ``face`` ``(S, S)`` uint8, 255 times the share of a pixel that a swap replaces;
-    ``parts`` ``(S, S)`` uint8, index into `PARTS`; ``mesh`` ``(468, 2)`` float32; ``attributes`` with the camera used.
+    ``crop`` ``(S, S, 3)`` uint8; ``mesh`` ``(468, 2)`` float32; ``attributes`` with the camera used; ``masks`` by name,
+    ``(S, S)`` uint8, empty where not asked for: "face", 255 times the share of a pixel that a swap replaces, and
+    "parts", index into `PARTS`.
     """
 
     crop: np.ndarray
-    face: np.ndarray
-    parts: np.ndarray
+    masks: dict[str, np.ndarray]
     mesh: np.ndarray
     attributes: Attributes
 
@@ -117,7 +123,7 @@ class _Scene:
     parts: list[Part]
     attributes: Attributes
     side: int
-    labels: FrameLabels
+    labels: FrameLabels | None
 
 
 def frame_face(parts: Sequence[Part], attributes: Attributes, size: int, coverage: float) -> tuple[Camera, int]:
@@ -149,11 +155,11 @@ def frame_face(parts: Sequence[Part], attributes: Attributes, size: int, coverag
     return camera, int(np.ceil(side))
 
 
-def _scene(head: Head, attributes: Attributes, size: int, coverage: float) -> _Scene:
+def _scene(head: Head, attributes: Attributes, size: int, coverage: float, masks: bool = True) -> _Scene:
     parts = head.parts(attributes)
     camera, side = frame_face(parts, attributes, size, coverage)
     attributes = replace(attributes, camera=camera)
-    return _Scene(parts, attributes, side, annotate(parts, attributes, side))
+    return _Scene(parts, attributes, side, annotate(parts, attributes, side) if masks else None)
 
 
 def _face(scene: _Scene, renderer: Renderer, size: int, coverage: float) -> Face:
@@ -162,13 +168,13 @@ def _face(scene: _Scene, renderer: Renderer, size: int, coverage: float) -> Face
     frame = renderer.render(scene.parts, scene.attributes)
     mesh = mesh_positions(scene.parts, scene.attributes, scene.side)
     matrix = align_matrix(five_points(mesh), size, coverage)
-    names = cv2.warpAffine(
-        scene.labels.parts, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
-    )
-    return Face(
-        warp(frame, matrix, size, smooth=True), warp(scene.labels.face, matrix, size), names,
-        transform_points(mesh, matrix), scene.attributes,
-    )  # fmt: skip
+    masks = {}
+    if scene.labels:
+        masks["face"] = warp(scene.labels.face, matrix, size)
+        masks["parts"] = cv2.warpAffine(
+            scene.labels.parts, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
+        )
+    return Face(warp(frame, matrix, size, smooth=True), masks, transform_points(mesh, matrix), scene.attributes)
 
 
 def render_face(head: Head, attributes: Attributes, size: int, coverage: float, quality: Quality = "bulk") -> Face:
@@ -201,14 +207,14 @@ def render_person(config: FacesConfig, person: int, work: Path) -> int:
     if not missing:
         return config.each
     head, renderer = head_of(person), Renderer(config.size, config.quality)
-    scenes = (_scene(head, config.attributes(person, n), config.size, config.coverage) for n in missing)
+    scenes = (_scene(head, config.attributes(person, n), config.size, config.coverage, config.masks) for n in missing)
     with closing(prefetch(scenes, 2)) as labelled:  # labels take a core while light takes all
         for number, scene in zip(missing, labelled):
             face = _face(scene, renderer, config.size, config.coverage)
             name = f"{number:02d}"
             write_bytes(faces / f"{name}.jpg", encode_image(face.crop, ".jpg", _QUALITY))
-            for mask in ("face", "parts"):
-                write_bytes(faces / f"{name}.{mask}.png", cv2.imencode(".png", getattr(face, mask))[1].tobytes())
+            for mask, values in face.masks.items():
+                write_bytes(faces / f"{name}.{mask}.png", cv2.imencode(".png", values)[1].tobytes())
             write_json(done / f"{name}.json", {"mesh": face.mesh.tolist(), "attributes": face.attributes.to_dict()})
     return config.each
 
