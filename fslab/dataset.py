@@ -4,7 +4,7 @@ Input and target of a step are the same face. Both get the same flip, affine cha
 has to follow; the input alone is bent by a smooth random warp and tinted, which a swap has to undo.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import cv2
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from typing_extensions import Doc
 
+from fslab.augment import Poses, affine_grid, jitter, light_field, spoil, warp_field
 from fslab.errors import FaceSetError
 from fslab.faceset import FaceRecord, FaceSet
 from fslab.mesh import EYES, MOUTH, OUTLINE
@@ -31,6 +32,10 @@ class DataConfig:
     flip: Annotated[float, Doc("share of the faces that are mirrored, 0 to 1; doubles the poses seen")] = 0.4
     light: Annotated[float, Doc("largest change of light, evenly and from side to side, 0 to 1")] = 0.25
     colour: Annotated[float, Doc("largest change of the input's contrast, brightness and tint alone, 0 to 1")] = 0.02
+    occlude: Annotated[float, Doc("share of the inputs with something in front of the face, 0 to 1")] = 0.0
+    blur: Annotated[float, Doc("largest blur of half the inputs, share of the crop's side")] = 0.0
+    noise: Annotated[float, Doc("largest grain of half the inputs, 0 to 1")] = 0.0
+    jpeg: Annotated[float, Doc("largest compression of half the inputs; 1 is JPEG quality 50")] = 0.0
     margin: Annotated[
         float, Doc("stored crops are this much finer than the network's, so that turning keeps detail")
     ] = 1.6
@@ -41,11 +46,14 @@ class DataConfig:
     mouth: Annotated[float, Doc("weight of the mouth, the rest of the face is 1")] = 2.0
 
     def __post_init__(self):
-        for name in ("rotation", "scale", "shift", "warp", "light", "colour", "gap", "background"):
+        names = ("rotation", "scale", "shift", "warp", "light", "colour", "gap", "background", "blur", "noise", "jpeg")
+        for name in names:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if not (0 <= self.flip <= 1 and max(self.scale, self.light, self.colour) < 1 and 1 <= self.margin <= 4):
             raise ValueError("flip must lie in [0, 1], scale, light and colour below 1, margin in [1, 4]")
+        if not (0 <= self.occlude <= 1 and max(self.blur, self.noise) <= 1):
+            raise ValueError("occlude, blur and noise must lie in [0, 1]")
         if not 0 < self.held_out <= 0.5:
             raise ValueError(f"held_out must lie in (0, 0.5], got {self.held_out}")
         if min(self.eyes, self.mouth) < 1:
@@ -54,12 +62,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """Faces of one person: ``input`` and ``target`` (B, 3, S, S), ``mask`` and pixel ``weight`` (B, 1, S, S)."""
+    """Faces of one person: ``input`` and ``target`` (B, 3, S, S), ``mask`` and pixel ``weight`` (B, 1, S, S).
+
+    ``yaw`` (B,) is how far each is turned to the picture's right, degrees, as it is shown: mirrored faces turn the
+    other way; None where that is not known.
+    """
 
     input: torch.Tensor
     target: torch.Tensor
     mask: torch.Tensor
     weight: torch.Tensor
+    yaw: torch.Tensor | None = None
 
 
 def split_by_time(times: np.ndarray, held_out: float, gap: float) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +169,7 @@ class FaceDataset:
         planes = np.stack([face_planes(m, crops.shape[1], config) for m in meshes])  # (N, 2, S0, S0)
         stack = np.concatenate([crops.transpose(0, 3, 1, 2), planes], axis=1)  # (N, 5, S0, S0)
         train, held = split_by_time(np.asarray(times), config.held_out, config.gap)
-        self._faces = torch.from_numpy(stack[train]).to(self.device)
+        self._faces, self._trained, self._yaw = torch.from_numpy(stack[train]).to(self.device), train, None
         self._held = torch.from_numpy(stack[held]).to(self.device)
 
     @classmethod
@@ -174,7 +187,10 @@ class FaceDataset:
                 f"{MIN_FACES} usable faces or more in '{faceset.folder}'", str(len(kept)), "extract from longer footage"
             )
         stored = min(faceset.size, round(size * config.margin))
-        return cls(faceset.crops(stored), faceset.crop_meshes(stored), _running_times(faceset), size, config, device)
+        dataset = cls(faceset.crops(stored), faceset.crop_meshes(stored), _running_times(faceset), size, config, device)
+        yaw = np.array([record.pose[0] for record in kept], np.float32)[dataset._trained]
+        dataset._yaw = torch.from_numpy(yaw).to(dataset.device)
+        return dataset
 
     def __len__(self) -> int:
         return len(self._faces)
@@ -187,16 +203,12 @@ class FaceDataset:
             generator: source of all randomness; on the dataset's device.
             warp_strength: 0 to 1, scales the input's warp.
         """
-        config, size = self.config, self.size
         index = torch.randint(len(self._faces), (n,), generator=generator, device=self.device)
         faces = self._faces[index].float() / 255  # (n, 5, S0, S0)
-        grid = _affine_grid(n, size, config, generator, self.device)  # (n, S, S, 2)
-        bent = grid + _warp_field(n, size, config.warp * warp_strength, generator, self.device)
-        target = F.grid_sample(faces, grid, padding_mode="border", align_corners=False)  # (n, 5, S, S)
-        bent = F.grid_sample(faces[:, :3], bent, padding_mode="border", align_corners=False)  # (n, 3, S, S)
-        light = _light_field(n, size, config.light, generator)  # (n, 3, S, S)
-        target[:, :3] = (target[:, :3] * light).clamp(0, 1)
-        return self._to_batch(_jitter((bent * light).clamp(0, 1), config.colour, generator), target)
+        config = replace(self.config, warp=self.config.warp * warp_strength)
+        bent, planes, turn = vary(faces[:, :3], faces, self.size, config, generator)
+        batch = to_batch(bent, planes, self.config)
+        return batch if self._yaw is None else replace(batch, yaw=self._yaw[index] * turn)
 
     def held_out(self, limit: int | None = None) -> Batch:
         """Return the held-out faces, unvaried; at most ``limit`` of them, evenly spread."""
@@ -205,12 +217,53 @@ class FaceDataset:
         index = torch.linspace(0, n - 1, count, device=self.device).round().long()
         faces = self._held[index].float() / 255  # (count, 5, S0, S0)
         faces = F.interpolate(faces, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return self._to_batch(faces[:, :3].clone(), faces)
+        return to_batch(faces[:, :3].clone(), faces, self.config)
 
-    def _to_batch(self, bent: torch.Tensor, planes: torch.Tensor) -> Batch:
-        """Split ``(B, 5, S, S)`` planes into target, mask and weight."""
-        weight = planes[:, 4:5] * max_weight(self.config)
-        return Batch(bent, planes[:, :3], planes[:, 3:4], weight)
+
+def vary(
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    size: int,
+    config: DataConfig,
+    generator: torch.Generator,
+    place: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Vary faces: both get the same flip, turn and light; the input alone is warped, tinted and spoiled.
+
+    Args:
+        inputs: ``(B, 3, S0, S0)`` in [0, 1].
+        targets: ``(B, 5, S0, S0)``: picture, mask and weight.
+        size: side of the results, pixels.
+        config: how far.
+        generator: source of all randomness; on the pictures' device.
+        place: ``(B, 2, 3)``, where a point of an input lies in its target, both in [-1, 1] from edge to edge; the
+            targets are moved so that they lie over their inputs. None where they do already.
+
+    Returns:
+        Inputs ``(B, 3, size, size)``, targets ``(B, 5, size, size)``, and ``(B,)`` -1 where mirrored, else 1.
+    """
+    n = len(inputs)
+    poses = Poses(config.rotation, config.scale, config.shift, config.flip)
+    grid = affine_grid(n, size, poses, generator)  # (B, S, S, 2)
+    bent = grid + warp_field(n, size, config.warp, generator)
+    over = grid if place is None else move(grid, place)
+    target = F.grid_sample(targets, over, padding_mode="border", align_corners=False)  # (B, 5, S, S)
+    bent = F.grid_sample(inputs, bent, padding_mode="border", align_corners=False)  # (B, 3, S, S)
+    light = light_field(n, size, config.light, generator)  # (B, 3, S, S)
+    target[:, :3] = (target[:, :3] * light).clamp(0, 1)
+    bent = jitter((bent * light).clamp(0, 1), config.colour, generator)
+    bent = spoil(bent, (config.occlude, config.blur, config.noise, config.jpeg), generator)
+    return bent, target, (grid[:, size // 2, -1, 0] - grid[:, size // 2, 0, 0]).sign()
+
+
+def move(grid: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Apply affine maps ``(B, 2, 3)`` to the points of sampling grids ``(B, S, S, 2)``."""
+    return torch.einsum("bhwj,bij->bhwi", grid, place[:, :, :2]) + place[:, None, None, :, 2]
+
+
+def to_batch(bent: torch.Tensor, planes: torch.Tensor, config: DataConfig) -> Batch:
+    """Make a batch of inputs ``(B, 3, S, S)`` and target planes ``(B, 5, S, S)``, as `FaceDataset` stores them."""
+    return Batch(bent, planes[:, :3], planes[:, 3:4], planes[:, 4:5] * max_weight(config))
 
 
 def held_out_records(faceset: FaceSet, config: DataConfig) -> list[FaceRecord]:
@@ -228,65 +281,3 @@ def _running_times(faceset: FaceSet) -> np.ndarray:
         last = record.source
         times.append(max(offset + record.time, times[-1] if times else 0.0))
     return np.asarray(times)
-
-
-def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> torch.Tensor:
-    """Return uniform numbers in [low, high) on the generator's device."""
-    return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
-
-
-def _affine_grid(n: int, size: int, config: DataConfig, generator: torch.Generator, device: torch.device):
-    """Return a random flip, turn, scale and shift a face as sampling positions ``(n, size, size, 2)`` in [-1, 1]."""
-    angle = _uniform((n,), -config.rotation, config.rotation, generator) * (torch.pi / 180)
-    scale = 1 + _uniform((n,), -config.scale, config.scale, generator)
-    shift = _uniform((n, 2), -2 * config.shift, 2 * config.shift, generator)
-    mirror = 1 - 2 * (_uniform((n,), 0, 1, generator) < config.flip).float()
-    cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
-    rows = [torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)]
-    return F.affine_grid(torch.stack(rows, 1).to(device), [n, 3, size, size], align_corners=False)
-
-
-def _warp_field(n: int, size: int, sigma: float, generator: torch.Generator, device: torch.device) -> torch.Tensor:
-    """Return smooth random displacements ``(n, size, size, 2)`` in grid units.
-
-    Gaussian noise on a coarse and a finer lattice, enlarged with cubic interpolation (after the 5 x 5 lattice warp of
-    the first open face swappers). The noise is drawn even where ``sigma`` is 0, so that the strength of the warp does
-    not change which faces and turns come next.
-
-    Args:
-        n: faces.
-        size: side, pixels.
-        sigma: standard deviation, share of the side; 1 share is 2 grid units.
-        generator: source of the noise.
-        device: where the field is wanted.
-    """
-    field = torch.zeros(n, 2, size, size, device=device)
-    for lattice, share in ((5, 0.8), (9, 0.4)):
-        noise = torch.randn((n, 2, lattice, lattice), generator=generator, device=device)
-        if sigma:
-            # Cubic interpolation is linear and separable: two products with its matrix are faster than enlarging.
-            eye = torch.eye(lattice, device=device)[None]  # (1, lattice, lattice)
-            basis = F.interpolate(eye[:, :, :, None], (size, 1), mode="bicubic", align_corners=True)[0, :, :, 0]
-            field += basis.T @ noise @ basis * (share * 2 * sigma)  # (n, 2, S, S)
-    return field.permute(0, 2, 3, 1)
-
-
-def _light_field(n: int, size: int, amount: float, generator: torch.Generator) -> torch.Tensor:
-    """Return a random gain a pixel, ``(n, 3, size, size)``: level, slope across and down, and a third as much tint."""
-    level = _uniform((n, 3, 1, 1), -amount / 3, amount / 3, generator) + _uniform(
-        (n, 1, 1, 1), -amount, amount, generator
-    )
-    slope = _uniform((n, 2, 1, 1), -amount, amount, generator)
-    ramp = torch.linspace(-1, 1, size, device=generator.device)
-    across, down = slope[:, :1] * ramp.view(1, 1, 1, size), slope[:, 1:] * ramp.view(1, 1, size, 1)
-    return torch.exp(level + across + down)
-
-
-def _jitter(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
-    """Change contrast about the mean, brightness and tint by up to ``amount``; stays in [0, 1]."""
-    n = len(images)
-    contrast = 1 + _uniform((n, 1, 1, 1), -amount, amount, generator)
-    offset = _uniform((n, 1, 1, 1), -amount, amount, generator) * 0.5
-    tint = 1 + _uniform((n, 3, 1, 1), -amount, amount, generator)
-    mean = images.mean(dim=(2, 3), keepdim=True)
-    return (((images - mean) * contrast + mean) * tint + offset).clamp(0, 1)

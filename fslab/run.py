@@ -1,7 +1,8 @@
 """A run folder: the trained networks and all that is needed to swap with them or to train on.
 
-``config.json`` (settings, people, consents, counters), ``model.safetensors`` (averaged weights, what swaps use),
-``state.safetensors`` (everything training needs to go on, bit for bit), ``state.prev.safetensors`` (the one before),
+``config.json`` (settings, people, consents, counters), ``best.safetensors`` (the averaged weights that measured best,
+what swaps use), ``model.safetensors`` (the newest), ``state.safetensors`` (everything training needs to go on, bit for
+bit), ``state.prev.safetensors`` (the one before),
 ``log.jsonl`` (one row about every second), ``previews/``.
 """
 
@@ -9,7 +10,7 @@ import hashlib
 import json
 import logging
 import math
-import os
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -26,10 +27,26 @@ from fslab.faceset import FaceSet
 from fslab.losses import LossConfig
 from fslab.model import ModelConfig, SwapAutoencoder
 from fslab.schedule import TrainConfig
-from fslab.storage import atomic_path, explained, read_json, sha256_file, write_json, write_json_lines
+from fslab.storage import atomic_path, explained, kept_as, read_json, sha256_file, write_json, write_json_lines
 
 SCHEMA = 1
+BEST = "best.safetensors"
+DIGEST = "sha256"  # in the header of a file of tensors; files of others have none
+FALLEN_BACK = "fallen_back"  # counter of a state that is not the newest, because that is damaged
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Best:
+    """When in a training the best weights were measured, and their score (`fslab.watch.Measurement.score`)."""
+
+    step: int
+    seconds: float
+    score: float
+
+    def is_beaten_by(self, score: float) -> bool:
+        """Say whether a later score is as good or better; what differs by less than a thousandth is as good."""
+        return round(score, 3) >= round(self.score, 3)
 
 
 @dataclass
@@ -38,7 +55,8 @@ class Run:
 
     ``model`` is in evaluation mode. ``embeddings`` holds each person's mean identity embedding ``(128,)``, ``facesets``
     what each was trained from (faces, sources and hashes), ``encoder_weights`` where the encoder started ("hub",
-    "packaged", "random"). ``finished`` says whether the whole budget was used.
+    "packaged", "random"). ``step`` and ``seconds`` say when in the training these weights were taken, ``finished``
+    whether the whole budget was used.
     """
 
     folder: Path
@@ -54,6 +72,7 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     finished: bool = False
+    best: Best | None = None
 
     def head(self) -> dict:
         """Return ``config.json`` as a dict."""
@@ -65,6 +84,7 @@ class Run:
             "step": self.step,
             "seconds": round(self.seconds, 3),
             "finished": self.finished,
+            "best": asdict(self.best) if self.best else None,
             "encoder_weights": self.encoder_weights,
             "model": asdict(self.model_config),
             "train": asdict(self.train_config),
@@ -75,8 +95,8 @@ class Run:
 
     @property
     def weights_sha256(self) -> str:
-        """SHA-256 of the averaged weights in memory; equals that of ``model.safetensors`` once they are saved."""
-        return hashlib.sha256(_pack(self.model.state_dict(), {})).hexdigest()
+        """SHA-256 of the averaged weights in memory; equals that of the newest ``model.safetensors`` once saved."""
+        return hashlib.sha256(pack_tensors(self.model.state_dict(), {})).hexdigest()
 
     def save(self, folder: Path | None = None) -> None:
         """Write the averaged weights and ``config.json`` to ``folder`` (default: the run's own)."""
@@ -84,18 +104,42 @@ class Run:
         save_tensors(folder / "model.safetensors", self.model.state_dict(), {})
         write_json(folder / "config.json", self.head())
 
+    def keep_if_best(self, score: float) -> bool:
+        """Keep the weights as ``best.safetensors`` if no earlier ones scored better; a score of NaN never does.
+
+        Returns:
+            Whether they were kept.
+        """
+        if not math.isfinite(score) or (self.best and not self.best.is_beaten_by(score)):
+            return False
+        best = Best(self.step, round(self.seconds, 3), score)
+        save_tensors(self.folder / BEST, self.model.state_dict(), {k: str(v) for k, v in asdict(best).items()})
+        self.best = best
+        return True
+
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Run":
+    def load(cls, folder: Path, device: str | torch.device = "cpu", newest: bool = False) -> "Run":
         """Read a run folder, with the model in evaluation mode on ``device``.
 
-        Where ``model.safetensors`` is damaged, the averaged weights in the training state take its place.
+        The weights are those that measured best, whether or not training is over. Where there are none (a run that was
+        never measured) or they are damaged, the newest take their place, and for those, if they are damaged too, the
+        averaged weights in the training state; a warning says so.
+
+        Args:
+            folder: the run folder.
+            device: where the model is wanted.
+            newest: take the newest weights, however they measured.
 
         Raises:
             RunError: if the folder is not a run, is damaged, or was written by a newer version.
         """
         folder = Path(folder)
         run = _from_head(folder, read_head(folder))
-        weights = _load_weights(folder)
+        weights, best = (None, None) if newest else load_best(folder, run.best)
+        if best:
+            run.step, run.seconds, run.best = best.step, best.seconds, best
+        else:
+            weights = _load_weights(folder)
         try:
             run.model.load_state_dict(weights)
         except RuntimeError as reason:
@@ -147,9 +191,27 @@ def _from_head(folder: Path, head: dict) -> Run:
             step=int(head["step"]),
             seconds=float(head["seconds"]),
             finished=bool(head["finished"]),
+            best=Best(**head["best"]) if head.get("best") else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConsentError) as reason:
         raise _damaged(folder, f"a damaged config.json ({reason!r})") from reason
+
+
+def load_best(folder: Path, expected: Best | None = None) -> tuple[dict[str, torch.Tensor] | None, Best | None]:
+    """Return the weights that measured best and when that was, as their own file says; None and None without them.
+
+    A file that is damaged, or missing though one is ``expected``, is no error: a warning tells that the newest weights
+    take its place.
+    """
+    path = Path(folder) / BEST
+    if not path.exists() and expected is None:
+        return None, None
+    try:
+        weights, about = load_tensors(path)
+        return weights, Best(int(about["step"]), float(about["seconds"]), float(about["score"]))
+    except (RunError, KeyError, ValueError):
+        log.warning("'%s' is missing or damaged; using the newest weights", path)
+        return None, None
 
 
 def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -165,13 +227,23 @@ def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
         return {k.removeprefix("ema/"): v for k, v in tensors.items() if k.startswith("ema/")}
 
 
-def _pack(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """Return tensors as the bytes of a ``.safetensors`` file."""
-    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+def pack_tensors(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    """Return tensors as the bytes of a ``.safetensors`` file whose header tells the SHA-256 of what follows it."""
+    blank = "~" * 64
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata | {DIGEST: blank})
+    return data.replace(blank.encode(), _digest(data).encode(), 1)
+
+
+def _digest(data: bytes) -> str:
+    """Return the SHA-256 of the tensors in the bytes of a ``.safetensors`` file, 64 hexadecimal digits."""
+    return hashlib.sha256(memoryview(data)[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], previous: str = "") -> None:
     """Write tensors atomically: the new file is read back and compared before it takes the place of the old one.
+
+    Whenever the process is killed, there is a whole file at ``path`` if there was one before, and the one at
+    ``previous`` goes only once a newer one stands at ``path``.
 
     Args:
         path: the ``.safetensors`` file.
@@ -186,13 +258,22 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise RunError("finite weights", f"'{name}' is not finite", "train on from the last checkpoint")
-    data = _pack(tensors, metadata)
-    with atomic_path(path) as part:
+    data = pack_tensors(tensors, metadata)
+    with ExitStack() as stack, atomic_path(path) as part:
         part.write_bytes(data)
         if part.read_bytes() != data:
             raise RunError(f"'{path.name}' to read back as written", "other bytes", "check the disk")
         if previous and path.exists():
-            os.replace(path, path.with_name(previous))
+            stack.enter_context(kept_as(path, path.with_name(previous)))
+
+
+def unpack_tensors(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return tensors and metadata of the bytes that `pack_tensors` made; ValueError if they are others by now."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors, metadata = load(data), header.get("__metadata__", {})
+    if metadata.pop(DIGEST, None) not in (None, _digest(data)):
+        raise ValueError("other tensors than were written")
+    return tensors, metadata
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -202,9 +283,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         RunError: if it is missing or damaged.
     """
     try:
-        data = Path(path).read_bytes()
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return load(data), header.get("__metadata__", {})
+        return unpack_tensors(Path(path).read_bytes())
     except FileNotFoundError:
         raise RunError(f"the file '{path}'", "none", "restore it from a copy") from None
     except (OSError, SafetensorError, ValueError, UnicodeDecodeError) as reason:
@@ -277,7 +356,7 @@ def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             "'%s' is missing or damaged; going on from the checkpoint before it (step %s)",
             folder / "state.safetensors", metadata.get("step", "?"),
         )  # fmt: skip
-        return tensors, metadata
+        return tensors, metadata | {FALLEN_BACK: "yes"}
 
 
 def append_log(folder: Path, row: dict) -> dict:

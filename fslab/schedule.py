@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-import torch
 from typing_extensions import Doc
 
 from fslab.dataset import DataConfig
-from fslab.errors import RunError
+from fslab.devices import Compile, Precision, check_device
 from fslab.losses import LossConfig
 
 LOG_EVERY = 1.0  # seconds between rows of log.jsonl; the only moments at which the loop waits for the device
@@ -43,34 +42,55 @@ class TrainConfig:
 
     budget: Annotated[str, Doc("training time, such as 90s, 10m or 1h")] = "10m"
     steps: Annotated[int | None, Doc("number of steps; replaces the budget where given")] = None
-    batch: Annotated[int, Doc("faces of each person in a step")] = 8
-    lr: Annotated[float, Doc("highest learning rate (AdamW)")] = 2e-3
+    batch: Annotated[int, Doc("faces of each person in a step; with several processes, in each of them")] = 8
+    micro_batch: Annotated[
+        int, Doc("how many of them are computed at once, 0 = all; halved by itself where memory runs out")
+    ] = 0
+    optimizer: Annotated[Literal["adamw", "adam", "sgd", "muon"], Doc("rule by which weights are changed")] = "adamw"
+    lr: Annotated[float, Doc("highest learning rate; adamw, adam and muon take about the same, sgd far more")] = 2e-3
+    momentum: Annotated[float, Doc("Nesterov momentum of sgd, 0 to 1")] = 0.9
+    encoder_train: Annotated[
+        Literal["frozen", "last", "full"], Doc("what of a pretrained encoder learns: nothing, its last stage, all")
+    ] = "full"
     encoder_lr: Annotated[float, Doc("a pretrained encoder's learning rate, share of lr; 0 = frozen")] = 0.1
-    weight_decay: Annotated[float, Doc("decoupled weight decay")] = 0.01
+    layer_decay: Annotated[float, Doc("factor on that rate for each stage towards the pictures, 0 to 1")] = 0.75
+    weight_decay: Annotated[float, Doc("decoupled weight decay, not of biases and norms; none with adam")] = 0.01
     warmup: Annotated[float, Doc("share of the training in which the learning rate rises")] = 0.05
     warp_until: Annotated[float, Doc("share of the training with the full random warp; it fades out after")] = 0.7
     clip: Annotated[float, Doc("largest gradient norm")] = 1.0
     ema: Annotated[float, Doc("decay of the averaged weights that swaps use, 0 to 1")] = 0.998
-    precision: Annotated[Literal["fp32", "bf16"], Doc("bf16 halves the time on recent GPUs")] = "fp32"
+    precision: Annotated[Precision, Doc("auto takes half precision where the processor is fast at it")] = "auto"
     device: Annotated[str, Doc("auto, cpu, cuda, cuda:1 or mps")] = "auto"
+    compile: Annotated[Compile, Doc("compile the network; auto does on a GPU, for budgets of 20 minutes or more")] = (
+        "auto"
+    )
     seed: Annotated[int, Doc("seed of all randomness")] = 0
     save_every: Annotated[float, Doc("time between checkpoints, seconds")] = 60.0
     preview_every: Annotated[float, Doc("time between previews, seconds")] = 60.0
     measure_every: Annotated[float, Doc("time between measurements on held-out faces, seconds")] = 20.0
+    disguise: Annotated[
+        float, Doc("share of the faces that are drawn as another person first, for the network to undo, 0 to 1")
+    ] = 0.0
+    disguise_from: Annotated[float, Doc("share of the training after which that begins")] = 0.1
+    base: Annotated[str, Doc("base model to start from: tiny, small, a file of `fslab pretrain`, or none")] = "none"
     losses: Annotated[LossConfig, Doc("what is minimised")] = field(default_factory=LossConfig)
     data: Annotated[DataConfig, Doc("how faces are varied")] = field(default_factory=DataConfig)
 
     def __post_init__(self):
         parse_duration(self.budget)
-        if (self.steps is not None and self.steps < 1) or self.batch < 1:
-            raise ValueError(f"steps and batch must be >= 1, got {self.steps} and {self.batch}")
+        if (self.steps is not None and self.steps < 1) or self.batch < 1 or self.micro_batch < 0:
+            found = f"{self.steps}, {self.batch} and {self.micro_batch}"
+            raise ValueError(f"steps and batch must be >= 1, micro_batch >= 0, got {found}")
         if not (self.lr > 0 and self.clip > 0 and self.encoder_lr >= 0 and self.weight_decay >= 0):
             raise ValueError("lr and clip must be > 0, encoder_lr and weight_decay >= 0")
-        for name in ("warmup", "warp_until", "ema"):
+        if not (0 <= self.momentum < 1 and 0 < self.layer_decay <= 1):
+            raise ValueError(
+                f"momentum must lie in [0, 1), layer_decay in (0, 1], got {self.momentum}, {self.layer_decay}"
+            )
+        for name in ("warmup", "warp_until", "ema", "disguise", "disguise_from"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {self.device!r}")
+        check_device(self.device)
         if min(self.save_every, self.preview_every, self.measure_every) <= 0:
             raise ValueError("save_every, preview_every and measure_every must be > 0 seconds")
 
@@ -124,29 +144,6 @@ class Clock:
                 due.append(what)
                 self.next[what] = time.perf_counter() + self.every[what]
         return due
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device that ``name`` asks for; "auto" takes a GPU where there is one.
-
-    Raises:
-        RunError: if the device is not there: a GPU that was asked for is never silently replaced.
-        ValueError: if ``name`` is not a device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as reason:
-        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}") from reason
-    there = {"cpu": True, "cuda": torch.cuda.device_count() > (device.index or 0), "mps": _has_mps()}
-    if not there.get(device.type, False):
-        raise RunError(f"the device '{name}'", "none that torch can use", "run `fslab doctor`, or use --device cpu")
-    return device
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
 
 
 @contextmanager

@@ -5,7 +5,8 @@ import pytest
 import torch
 from drawn_people import drawn_faces, drawn_faceset, drawn_mesh
 
-from fslab.dataset import DataConfig, FaceDataset, _running_times, _warp_field, face_planes, max_weight, split_by_time
+from fslab.augment import warp_field
+from fslab.dataset import DataConfig, FaceDataset, _running_times, face_planes, max_weight, split_by_time
 from fslab.errors import FaceSetError
 from fslab.faceset import FaceSet
 
@@ -82,7 +83,7 @@ def test_the_strength_of_the_warp_changes_nothing_but_the_warp():
 
 
 def test_the_warp_has_the_asked_strength_and_is_smooth():
-    field = _warp_field(256, 64, DataConfig().warp, generator(), torch.device("cpu"))
+    field = warp_field(256, 64, DataConfig().warp, generator())
     assert float(field.std()) / 2 == pytest.approx(DataConfig().warp, rel=0.35)  # 2 grid units = the whole side
     steps = (field[:, :, 1:] - field[:, :, :-1]).abs().max() / 2 * 64
     assert float(steps) < 1.0  # neighbours never swap places
@@ -184,3 +185,16 @@ def test_too_few_faces_are_refused(tmp_path):
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(DataConfig(), **change)
+
+
+def test_a_batch_tells_how_faces_are_turned_and_mirrors_turn_the_other_way(tmp_path):
+    faceset = drawn_faceset(tmp_path / "ada", "ada", size=64)
+    turned = [replace(r, pose=(10.0 + i, 0.0, 0.0)) for i, r in enumerate(faceset.records)]
+    faceset = replace(faceset, records=tuple(turned))
+    for flip, sign in ((0.0, 1), (1.0, -1)):
+        data = FaceDataset.from_faceset(faceset, 32, DataConfig(flip=flip, margin=1.0))
+        yaw = data.batch(64, generator()).yaw
+        assert (yaw.sign() == sign).all()
+        assert yaw.abs().min() >= 10
+        assert yaw.abs().max() < 10 + len(data)  # held-out faces are not among them
+    assert FaceDataset(*drawn_faces("ada"), 32).batch(2, generator()).yaw is None

@@ -1,13 +1,27 @@
 import logging
+import threading
+import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file
 
-from fslab.decoders import Decoder, ResBlock, Upsample, count_doublings, icnr_
-from fslab.encoders import TimmEncoder, load_pretrained, probe_encoder
+from fslab.decoders import Decoder, DecoderShape, ResBlock, Upsample, count_doublings, icnr_
+from fslab.encoders import (
+    TimmEncoder,
+    _hub_answers,
+    _is_cached,
+    backbone_stages,
+    drop_unused,
+    load_pretrained,
+    probe_encoder,
+)
 from fslab.errors import RunError
 from fslab.model import PRESETS, ModelConfig, SwapAutoencoder, build_encoder
+from fslab.weights import weights_path
 
 MOBILENET = "mobilenetv2_100"
 
@@ -54,8 +68,19 @@ def test_icnr_keeps_the_shape_and_fills_in_place():
 
 @pytest.mark.parametrize("kind", ["shuffle", "bilinear", "transpose"])
 def test_every_decoder_doubles_the_code_to_full_size(kind):
-    decoder = Decoder(kind, 8, doublings=4, width=4, blocks=1, dropout=0.1)
+    decoder = Decoder(DecoderShape(16, 8, kind, 4, blocks=1, dropout=0.1))
     assert decoder(torch.zeros(2, 8, 4, 4)).shape == (2, 4, 64, 64)
+
+
+@pytest.mark.parametrize("patch", [2, 4, 5, 6])
+def test_finer_blocks_give_finer_pictures_from_the_same_code(patch):
+    config = ModelConfig(size=32 * patch, patch=patch, width=8, latent_channels=16)
+    model = SwapAutoencoder(config, ["ada"]).eval()
+    x = torch.rand(1, 3, 32 * patch, 32 * patch)
+    assert model.encode(x).shape == (1, 16, 8, 8)
+    assert model(x, "ada")[0].shape == x.shape
+    with pytest.raises(ValueError, match="multiple of 4 times patch"):
+        replace(config, size=32 * patch + 4)
 
 
 def test_a_residual_block_starts_as_its_activation():
@@ -102,9 +127,9 @@ def test_dropout_acts_in_training_only():
 
 def test_the_tiny_preset_stays_cheap_and_every_preset_can_be_built():
     tiny = PRESETS["tiny"][0]
-    assert 64 <= tiny.size <= 96
-    assert count_mflop(SwapAutoencoder(tiny, ["ada"]).eval(), tiny.size) <= 300
-    assert [PRESETS[n][0].size for n in ("small", "full", "fakeapp")] == [128, 256, 256]
+    assert tiny.size == 128
+    assert count_mflop(SwapAutoencoder(tiny, ["ada"]).eval(), tiny.size) <= 800
+    assert [PRESETS[n][0].size for n in ("small", "full", "fakeapp")] == [160, 256, 256]
     for config, _ in PRESETS.values():
         SwapAutoencoder(replace(config, pretrained=False), ["ada", "dan"])
 
@@ -158,8 +183,8 @@ def test_pretrained_weights_are_not_the_random_ones():
     random = TimmEncoder(MOBILENET, 64, 32, pretrained=False)
     packaged = TimmEncoder(MOBILENET, 64, 32, pretrained=True)
     assert random.weights == "random"
-    assert float(random.net.state_dict()["bn1.running_mean"].abs().max()) == 0
-    assert float(packaged.net.state_dict()["bn1.running_mean"].abs().max()) > 0
+    assert float((random.net.state_dict()["bn1.weight"] - 1).abs().max()) == 0
+    assert float((packaged.net.state_dict()["bn1.weight"] - 1).abs().max()) > 0
 
 
 def test_batch_normalisation_of_a_backbone_never_moves():
@@ -170,18 +195,109 @@ def test_batch_normalisation_of_a_backbone_never_moves():
     assert model.encoder.training
 
 
-def test_a_missing_download_is_announced_and_never_silent(monkeypatch, caplog, tmp_path):
-    import timm
+def test_pretrained_weights_stay_pretrained_and_uncalibrated():
+    """Statistics measured on noise must never replace those that came with the weights."""
+    shipped = load_file(weights_path(f"{MOBILENET}.safetensors"))
+    state = TimmEncoder(MOBILENET, 64, 32, pretrained=True).net.state_dict()
+    assert len(state) > 100
+    assert all(torch.equal(v, shipped[k].to(v.dtype)) for k, v in state.items() if not k.endswith("tracked"))
 
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "lcnet_100", "mobileone_s0"])
+def test_a_random_backbone_neither_drowns_nor_drowns_out_what_it_sees(name):
+    x = torch.nn.functional.interpolate(torch.rand(8, 3, 9, 9), (64, 64), mode="bicubic")
+    torch.manual_seed(0)
+    encoder = TimmEncoder(name, 64, 8, pretrained=False).train()
+    bare = timm.create_model(name, pretrained=False, features_only=True, out_indices=(3,)).eval()
+    with torch.inference_mode():
+        spread, before = (float(net((x - encoder.mean) / encoder.std)[-1].std(0).mean()) for net in (encoder.net, bare))
+    assert 0.02 < spread < 20
+    assert not 0.02 < before < 20  # what it is for
+
+
+def test_calibration_is_the_same_each_time_and_leaves_randomness_and_momentum_alone():
+    torch.manual_seed(0)
+    first = TimmEncoder("resnet10t", 64, 8, pretrained=False)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    second = TimmEncoder("resnet10t", 64, 8, pretrained=False)
+    assert torch.equal(torch.rand(1), after)
+    assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers()))
+    assert {m.momentum for m in first.net.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}
+
+
+@pytest.mark.parametrize("name", [MOBILENET, "mobilenetv4_conv_small", "resnet18"])
+def test_blocks_behind_the_map_are_dropped_and_the_map_stays(name):
+    net = timm.create_model(name, pretrained=False, features_only=True, out_indices=(3,)).eval()
+    x, before = torch.rand(1, 3, 64, 64), sum(p.numel() for p in net.parameters())
+    with torch.inference_mode():
+        wanted = net(x)[0]
+        drop_unused(net)
+        assert torch.equal(net(x)[0], wanted)
+    after = sum(p.numel() for p in net.parameters())
+    assert after < 0.5 * before if name != "resnet18" else after == before
+    net(x)[0].sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "firsts"),
+    [
+        ("resnet18", ["conv1", "layer1", "layer2", "layer3"]),
+        (MOBILENET, ["conv_stem", "blocks.1", "blocks.2", "blocks.3"]),
+        ("convnext_atto", ["stem_0", "stages_1", "stages_2"]),
+    ],
+)
+def test_stages_cut_a_backbone_where_its_maps_are(name, firsts):
+    net = TimmEncoder(name, 128, 8, pretrained=False).net
+    names, stages = {id(p): k for k, p in net.named_parameters()}, backbone_stages(net)
+    assert [names[id(s[0])].startswith(f) for s, f in zip(stages, firsts, strict=True)] == [True] * len(firsts)
+    assert sorted(names[id(p)] for s in stages for p in s) == sorted(names.values())
+
+
+def test_a_missing_download_is_announced_and_never_silent(monkeypatch, caplog, tmp_path):
     def offline(*args, **kwargs):
         raise OSError("no network")
 
     net = timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(3,))
     monkeypatch.setattr("fslab.encoders.timm.create_model", offline)
+    monkeypatch.setattr("fslab.encoders._hub_answers", lambda: True)
     with caplog.at_level(logging.WARNING):
         assert load_pretrained(net, "resnet18", (3,)) == "random"
     assert "random" in caplog.text
     assert "no network" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://nowhere.invalid", "nonsense"])
+def test_a_hub_that_does_not_answer_costs_no_minute(monkeypatch, caplog, address):
+    monkeypatch.setattr("fslab.encoders.ENDPOINT", address)
+    net = timm.create_model("resnet10t", pretrained=False, features_only=True, out_indices=(3,))
+    started = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        assert load_pretrained(net, "resnet10t", (3,)) == "random"
+    assert time.monotonic() - started < 6
+    assert "does not answer" in caplog.text
+
+
+def test_any_answer_of_the_hub_is_an_answer(monkeypatch):
+    class Refuse(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(403)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setattr("fslab.encoders.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        assert _hub_answers()
+
+
+def test_weights_that_were_downloaded_before_are_known(monkeypatch):
+    seen = []
+    monkeypatch.setattr("fslab.encoders.try_to_load_from_cache", lambda *a: seen.append(a) or "there")
+    assert _is_cached("resnet18")
+    assert seen[0] == ("timm/resnet18.a1_in1k", "model.safetensors")
 
 
 def test_a_model_says_where_its_encoder_came_from():

@@ -245,3 +245,72 @@ def test_a_trimmed_log_ends_at_the_checkpoint_and_loses_half_rows(tmp_path):
         file.write('{"step": 1')
     trim_log(tmp_path, 5)
     assert (tmp_path / "log.jsonl").read_text() == '{"step":1}\n{"step":5}\n'
+
+
+# The best weights
+
+
+def brighter(run, by=0.1):
+    """Change the weights in memory, as training does."""
+    for p in run.model.parameters():
+        p.data += by
+
+
+def same(a, b):
+    x = torch.rand(1, 3, 32, 32)
+    return torch.equal(a.model(x, "ada")[0], b.model(x, "ada")[0])
+
+
+def test_a_run_loads_the_weights_that_measured_best_and_the_newest_on_request(saved):
+    assert saved.keep_if_best(0.5)
+    best = copy.deepcopy(saved)
+    brighter(saved)
+    saved.step, saved.seconds = 9, 2.5
+    assert not saved.keep_if_best(0.4)
+    saved.save()
+    loaded, newest = Run.load(saved.folder), Run.load(saved.folder, newest=True)
+    assert same(loaded, best)
+    assert same(newest, saved)
+    assert (loaded.step, loaded.seconds, loaded.best.score) == (7, 1.5, 0.5)
+    assert (newest.step, newest.seconds, newest.best) == (9, 2.5, loaded.best)
+    assert json.loads((saved.folder / "config.json").read_text())["best"] == {"step": 7, "seconds": 1.5, "score": 0.5}
+
+
+def test_as_good_is_good_enough_for_newer_weights_and_nan_never_is(saved):
+    assert saved.keep_if_best(0.5)
+    saved.step = 8
+    assert saved.keep_if_best(0.4998), "less than a thousandth apart"
+    assert saved.keep_if_best(0.6)
+    assert not saved.keep_if_best(float("nan"))
+    assert not saved.keep_if_best(0.598)
+    assert saved.best.score == 0.6
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 0.01, 0.6, 0.999])
+def test_damaged_or_missing_best_weights_give_way_to_the_newest_with_a_warning(saved, caplog, share):
+    saved.keep_if_best(0.5)
+    brighter(saved)
+    saved.step = 9
+    saved.save()
+    path = saved.folder / "best.safetensors"
+    path.unlink() if share is None else damage(path, share)
+    with caplog.at_level(logging.WARNING):
+        loaded = Run.load(saved.folder)
+    assert same(loaded, saved)
+    assert loaded.step == 9
+    assert "best.safetensors" in caplog.text
+
+
+def test_an_old_run_without_best_weights_loads_in_silence(saved, caplog):
+    head = json.loads((saved.folder / "config.json").read_text())
+    del head["best"]
+    (saved.folder / "config.json").write_text(json.dumps(head))
+    with caplog.at_level(logging.WARNING):
+        assert Run.load(saved.folder).best is None
+    assert not caplog.text
+
+
+def test_best_weights_outlive_a_damaged_newest_file(saved):
+    saved.keep_if_best(0.5)
+    (saved.folder / "model.safetensors").write_bytes(b"rubbish")
+    assert same(Run.load(saved.folder), saved)

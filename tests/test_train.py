@@ -15,13 +15,15 @@ from drawn_people import drawn_faceset
 
 from fslab.consent import Consent
 from fslab.dataset import DataConfig
+from fslab.devices import choose_device
 from fslab.errors import ConsentError, FaceSetError, RunError
 from fslab.faceset import FaceSet
 from fslab.losses import LossConfig
 from fslab.model import ModelConfig
+from fslab.optimise import BAD_STEPS
 from fslab.run import Run, load_tensors
-from fslab.schedule import TrainConfig, choose_device, ema_decay, learning_rate, parse_duration, warp_strength
-from fslab.train import BAD_STEPS, Trainer, TrainHooks, train
+from fslab.schedule import TrainConfig, ema_decay, learning_rate, parse_duration, warp_strength
+from fslab.train import Trainer, TrainHooks, train
 
 MODEL = ModelConfig(size=32, width=8, latent_channels=16, blocks=1)
 CONFIG = TrainConfig(steps=6, batch=4, device="cpu")
@@ -219,8 +221,8 @@ def test_features_and_critics_join_in_where_they_are_switched_on(people, tmp_pat
     assert all(torch.equal(a, b) for a, b in zip(critics, trainer.networks["critics"].parameters()))
     trainer.step(0.6)
     assert not any(torch.equal(a, b) for a, b in zip(critics, trainer.networks["critics"].parameters()))
-    assert trainer.bad.tolist() == [0, 0]
-    assert not make_trainer(people, tmp_path / "plain").perceptual
+    assert trainer.recovery.bad.tolist() == [0, 0]
+    assert not make_trainer(people, tmp_path / "plain").objective.perceptual
 
 
 # Stopping and going on
@@ -228,7 +230,7 @@ def test_features_and_critics_join_in_where_they_are_switched_on(people, tmp_pat
 
 def test_a_stopped_run_goes_on_bit_for_bit_as_if_it_had_not_stopped(people, tmp_path):
     model = replace(MODEL, dropout=0.2)
-    config = replace(CONFIG, steps=7, losses=LossConfig(adversarial=0.01, adversarial_from=0.2))
+    config = replace(CONFIG, steps=7, losses=LossConfig(adversarial=0.01, adversarial_from=0.2, r1_every=2))
     whole = train(people, tmp_path / "whole", model, config)
     hooks = TrainHooks(should_stop=stop_after(3))
     stopped = train(people, tmp_path / "parts", model, config, hooks)
@@ -375,9 +377,9 @@ def test_a_step_without_finite_gradients_changes_nothing_and_is_counted(people, 
     poison(trainer, 1)
     trainer.step(0.5)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters()))
-    assert trainer.bad.tolist() == [1, 1]
+    assert trainer.recovery.bad.tolist() == [1, 1]
     trainer.step(0.5)
-    assert trainer.bad.tolist() == [0, 1]
+    assert trainer.recovery.bad.tolist() == [0, 1]
     assert not torch.equal(before[0], next(trainer.model.parameters()))
     assert all(bool(p.isfinite().all()) for p in trainer.model.parameters())
 
@@ -390,14 +392,14 @@ def test_several_such_steps_go_back_to_the_checkpoint_with_half_the_rate_and_say
         trainer.step(0.5)
         trainer.run.step += 1
     trainer._log(0.5)
-    assert trainer.rate == 0.5
+    assert trainer.recovery.rate == 0.5
     assert all(torch.equal(saved[f"model/{k}"], v) for k, v in trainer.model.state_dict().items())
     rows = read_log(tmp_path / "run")
     assert "back to the weights of step 0" in rows[-1]["event"]
     assert rows[-2]["bad_steps"] == BAD_STEPS
     assert rows[-2]["loss"]["ada"] is not None
     trainer.step(0.5)
-    assert trainer.bad.tolist() == [0, BAD_STEPS]
+    assert trainer.recovery.bad.tolist() == [0, BAD_STEPS]
 
 
 def test_training_that_never_recovers_ends_with_a_sentence_and_a_good_checkpoint(people, tmp_path):
@@ -415,9 +417,9 @@ def test_a_loss_a_thousand_times_too_high_is_survived(people, tmp_path):
     for _ in range(10):
         trainer.step(0.3)
     before = trainer.measure()["ada"]["l1"]
-    trainer.config = replace(trainer.config, losses=LossConfig(l1=1e3, dssim=1e3, gradient=1e3))
+    trainer.objective.config = LossConfig(l1=1e3, dssim=1e3, gradient=1e3)
     trainer.step(0.3)
-    trainer.config = replace(trainer.config, losses=LossConfig())
+    trainer.objective.config = LossConfig()
     for _ in range(5):
         trainer.step(0.3)
     assert trainer.measure()["ada"]["l1"] < before * 1.5
