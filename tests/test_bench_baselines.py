@@ -3,6 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 from drawn_people import drawn_mesh
@@ -11,6 +12,7 @@ from pairs import labels_of
 from fslab.bench.baselines import (
     N_COLOURS,
     aligned_source,
+    ceiling_change,
     colour_change,
     colour_transfer,
     face_colours,
@@ -118,6 +120,22 @@ def test_only_the_frames_wanted_are_aligned():
     crops = aligned_source(frames, labels, np.array([3, 1, 3]), 32)
     assert sorted(crops) == [1, 3]
     assert abs(int(crops[3][16, 16, 0]) - 180) <= 1
+
+
+def test_the_ceiling_lays_the_twin_over_the_face_wherever_its_picture_has_it():
+    labels, twin_labels = posed([(0, 0, 0)]), posed([(0, 0, 0)])
+    image = noisy((150, 120, 100), 3, 0)
+    image[30:34, 30:50] = 20  # something to recognise
+    matrix = np.array([[0.9, 0, 6], [0, 0.9, 3]])  # the twin stands elsewhere, and smaller
+    twin = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    twin_labels.mesh[0] = twin_labels.mesh[0] * 0.9 + (6, 3)
+    frame = RgbFrame(image.copy())
+    ceiling_change(labels, [twin], twin_labels)(0, frame)
+    inside = labels.face[0] == 255
+    error = np.abs(frame.rgb().astype(int) - image)[inside].mean()
+    shifted = RgbFrame(image.copy())
+    ceiling_change(labels, [twin], labels)(0, shifted)  # without looking where it stands
+    assert error < 0.3 * np.abs(shifted.rgb().astype(int) - image)[inside].mean()
 
 
 @pytest.fixture

@@ -66,7 +66,8 @@ def test_the_loss_falls_and_the_run_swaps(people, tmp_path):
         trainer.generator.manual_seed(0)  # the same batch, so that only the learning makes a difference
         losses.append(trainer.step())
     assert losses == sorted(losses, reverse=True)
-    face = AlignedFace(np.eye(2, 3), np.zeros((64, 64, 3), np.uint8), np.array([[8, 8], [56, 8], [56, 56], [8, 56.0]]))
+    square = np.array([[8, 8], [56, 8], [56, 56], [8, 56.0]])
+    face = AlignedFace(np.eye(2, 3), np.zeros((64, 64, 3), np.uint8), square, square)
     (drawn,) = Swapper(trainer.run, "dan").convert([face])
     assert drawn.crop.shape == (64, 64, 3)
     assert drawn.mask.max() > 0.9

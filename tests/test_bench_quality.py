@@ -48,7 +48,7 @@ def test_every_arm_has_every_metric_and_the_ends_of_the_scale_are_right(done):
     assert all(set(row) == set(METRICS) for row in rows.values())
     assert (rows["target"]["closure"], rows["target"]["leak"]) == (0.0, 1.0)
     assert (rows["truth"]["closure"], rows["truth"]["leak"]) == (1.0, 0.0)
-    for arm in ("colour", "nearest", "classic", "fslab"):
+    for arm in ("colour", "nearest", "classic", "fslab", "ceiling"):
         assert rows[arm]["share_swapped"] == 1.0
         assert rows[arm]["closure"] < 1
     assert body["means"]["fslab"]["closure"] == rows["fslab"]["closure"]
@@ -67,7 +67,7 @@ def test_the_json_holds_what_was_returned_and_says_on_what_it_was_made(done):
     out, body, _ = done
     assert json.loads((out / "quality.json").read_text()) == json.loads(json.dumps(body))
     assert body["complete"]
-    assert body["command"] == "fslab bench quality --tier small"
+    assert body["command"] == "fslab bench quality --tier small --budget 1s"
     assert body["cases"]["small"]["hash"] == "0" * 64
     assert body["cases"]["small"]["source_seed"] == 3
     assert body["hardware"]["cores"] >= 1

@@ -1,6 +1,8 @@
-"""What a swap must beat: the target in the source's colours, and the source's most similar frame pasted in.
+"""What a swap must beat, and what it cannot: three swaps that no network draws.
 
-Both use what only a rendered case knows: the exact mask of the face, and everybody's exact pose and expression.
+To beat: the target in the source's colours, and the source's most similar frame pasted in. The ceiling: the source
+doing exactly what the target does, rendered, and pasted by the same converter, mesh on mesh. All use what only a
+rendered case knows: the exact mask of the face, and everybody's exact pose and expression.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +12,13 @@ import numpy as np
 
 from fslab.blend import ColourShift, apply_colour, colour_shift, outline_mask, paste, sharpen
 from fslab.consent import Consent, require_consent
-from fslab.geometry import align_matrix, crop_from_frame, transform_points
+from fslab.geometry import align_matrix, crop_from_frame, transform_points, umeyama
 from fslab.labels import ClipLabels
-from fslab.media import Frame, VideoOptions, YuvFrame, read_footage, read_frames
-from fslab.mesh import face_region, five_points
+from fslab.media import Frame, RgbFrame, VideoOptions, YuvFrame, read_footage, read_frames
+from fslab.mesh import FEATURES, face_region, five_points
 from fslab.provenance import Manifest, open_marked_video
 from fslab.swap import SwapConfig
+from fslab.visible import visible_face
 
 N_COLOURS = 20_000  # pixels that a person's colours are measured on
 LIMIT = 3.0  # largest gain of contrast; wider than a swap's, because here it is between whole people
@@ -77,8 +80,11 @@ def paste_face(frame: Frame, mesh: np.ndarray, crop: np.ndarray, matrix: np.ndar
     """
     size = len(crop)
     own = crop_from_frame(frame, matrix, size)
-    outline = transform_points(face_region(mesh, config.forehead), matrix)
-    mask = outline_mask(outline, size, config.erode, config.feather)
+    outline, features = (
+        transform_points(p, matrix) for p in (face_region(mesh, config.forehead), mesh[list(FEATURES)])
+    )
+    seen = np.minimum(*(visible_face(c, outline, features) for c in (own, crop)))
+    mask = outline_mask(outline, size, config.erode, config.feather, seen)
     shift = colour_shift(crop, own, mask)
     if shift:
         crop = apply_colour(crop, shift, config.colour)
@@ -132,5 +138,26 @@ def nearest_change(labels: ClipLabels, source: Path, source_labels: ClipLabels) 
     def change(i: int, frame: Frame) -> None:
         matrix = align_matrix(five_points(labels.mesh[i]), size, COVERAGE)
         paste_face(frame, labels.mesh[i], crops[int(chosen[i])], matrix, config)
+
+    return change
+
+
+def ceiling_change(labels: ClipLabels, twin: Sequence[np.ndarray], twin_labels: ClipLabels) -> Change:
+    """Return the change of the ceiling: no network that draws the source as it is gets further with this converter.
+
+    What is left to the truth is the converter's: the target's outline stays, and colours are matched as a whole.
+
+    Args:
+        labels: the target's.
+        twin: ``(H, W, 3)`` uint8, the source doing what the target does, frame by frame.
+        twin_labels: its labels.
+    """
+    size, config = min(max(labels.size), 512), SwapConfig()
+
+    def change(i: int, frame: Frame) -> None:
+        matrix = align_matrix(five_points(labels.mesh[i]), size, COVERAGE)
+        over = umeyama(twin_labels.mesh[i], labels.mesh[i])
+        crop = crop_from_frame(RgbFrame(twin[i]), matrix @ np.vstack([over, [0, 0, 1]]), size)
+        paste_face(frame, labels.mesh[i], crop, matrix, config)
 
     return change

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields, replace
 
+from fslab.model import PRESETS, ModelConfig
+from fslab.schedule import TrainConfig
 from fslab.synth.degrade import Degradation
 from fslab.synth.occluders import Occluder
 from fslab.synth.pair import PairConfig
@@ -103,6 +105,29 @@ TIERS: dict[str, Tier] = {
         ),
     ),
 }  # fmt: skip
+
+
+def fit_to_tier(model: ModelConfig, train: TrainConfig, tier: Tier) -> tuple[ModelConfig, TrainConfig]:
+    """Return configurations at a tier's size, for its seconds, on its device.
+
+    A base is of one size: where the tier's is another than the network's, training starts from nothing.
+    """
+    base = train.base if model.size == tier.model_size else "none"
+    budget = f"{tier.budget:g}s"
+    return replace(model, size=tier.model_size), replace(train, budget=budget, device=tier.device, base=base)
+
+
+def recipe(tier: Tier) -> tuple[ModelConfig, TrainConfig]:
+    """Return the preset of a tier at its size, for its seconds, on its device.
+
+    A base is of one size: where the tier's is another than the preset's, training starts from nothing, as `TrainConfig`
+    does by default.
+    """
+    model, train = PRESETS[tier.preset]
+    if model.size != tier.model_size and train.base != "none":
+        train = TrainConfig()
+    budget = f"{tier.budget:g}s"
+    return replace(model, size=tier.model_size), replace(train, budget=budget, device=tier.device)
 
 
 def pair_config(case: Case, tier: Tier) -> PairConfig:

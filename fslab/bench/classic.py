@@ -16,11 +16,12 @@ from torch import nn
 from typing_extensions import Doc
 
 from fslab.dataset import DataConfig, FaceDataset
+from fslab.devices import choose_device
 from fslab.errors import RunError
 from fslab.faceset import FaceSet, check_people
 from fslab.model import ModelConfig
 from fslab.run import Run, describe_faceset, load_state, pack_state, save_state, unpack_state
-from fslab.schedule import TrainConfig, choose_device, stop_on_signals
+from fslab.schedule import TrainConfig, stop_on_signals
 
 SIZE = 64
 SLOPE = 0.1  # of the leaky units

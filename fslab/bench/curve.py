@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fslab.devices import choose_device
 from fslab.errors import NoFaceFound, RunError
 from fslab.faceset import FaceSet
 from fslab.media import VideoOptions
 from fslab.model import ModelConfig
 from fslab.run import Run, is_run, load_tensors, read_head, save_tensors
-from fslab.schedule import TrainConfig, choose_device, parse_duration
+from fslab.schedule import TrainConfig, parse_duration
 from fslab.storage import explained
 from fslab.swap import SwapConfig, Swapper
 from fslab.train import TrainHooks, TrainStep, train

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fslab.schedule import choose_device
+from fslab.devices import choose_device
 
 
 def hardware(device: str = "auto") -> dict[str, str | int]:

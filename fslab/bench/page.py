@@ -23,9 +23,9 @@ from fslab.viz import COLOURS, GRID, INK, MUTED, image_grid, to_svg
 
 ARM_NAMES = {
     "target": "untouched target", "colour": "colour transfer only", "nearest": "nearest frame of the source",
-    "classic": "2018 recipe", "fslab": "fslab", "truth": "truth",
+    "classic": "2018 recipe", "fslab": "fslab", "ceiling": "ceiling of the paste", "truth": "truth",
 }  # fmt: skip
-SHOWN = ("colour", "nearest", "classic", "fslab")
+SHOWN = ("colour", "nearest", "classic", "fslab", "ceiling")
 HEADLINES = (
     "closure", "leak", "identity_gap_closed", "top1", "ssim", "sharpness", "pose_to_truth", "flicker_relative",
 )  # fmt: skip
@@ -34,7 +34,7 @@ GAIN = 3  # how much the pictures of the difference are brightened
 CELL = 168  # height of a picture on a sheet, pixels
 
 
-def write_sheet(path: Path, pair: Pair, swaps: Path, result: Mapping) -> None:
+def write_sheet(path: Path, pair: Pair, swaps: Path, result: Mapping, names: Mapping[str, str] | None = None) -> None:
     """Write a case's pictures as one marked image: a strip for each arm, at two moments of the clip.
 
     A strip shows target, swap, truth and their difference, brightened.
@@ -44,7 +44,9 @@ def write_sheet(path: Path, pair: Pair, swaps: Path, result: Mapping) -> None:
         pair: the rendered case.
         swaps: folder of the arms' clips.
         result: as `Trial.run` gives it; ``clips`` names each arm's.
+        names: arm -> what it is called on the sheet, in the order of the strips; those in `SHOWN` where left out.
     """
+    names = names or {arm: ARM_NAMES[arm] for arm in SHOWN}
     labels = face_labels(pair)
     clips = {arm: swaps / name if name else pair.target for arm, name in result["clips"].items()}
     clips |= {"target": pair.target, "truth": pair.truth}
@@ -52,11 +54,11 @@ def write_sheet(path: Path, pair: Pair, swaps: Path, result: Mapping) -> None:
     looks = {arm: [_close_up(rgb, labels, i) for i, rgb in _frames(clip, chosen)] for arm, clip in clips.items()}
     rows = [
         [p for k in range(len(chosen)) for p in strip(looks["target"][k], looks[arm][k], looks["truth"][k])]
-        for arm in SHOWN
+        for arm in names
     ]
-    names = ["target", "swap", "truth", f"difference × {GAIN}"] * len(chosen)
+    heads = ["target", "swap", "truth", f"difference × {GAIN}"] * len(chosen)
     gaps = {4 * k: CELL // 8 for k in range(1, len(chosen))}
-    sheet = image_grid(rows, [ARM_NAMES[arm] for arm in SHOWN], names, CELL, gaps, "left: mid-clip, right: most turned")
+    sheet = image_grid(rows, list(names.values()), heads, CELL, gaps, "left: mid-clip, right: most turned")
     settings = {"frames": [int(i) for i in chosen], "clips": result["clips"]}
     manifest = Manifest.new("benchmark pictures", sorted(set(clips.values())), {}, pair.consents, settings)
     save_marked_image(path, sheet, manifest)

@@ -3,7 +3,7 @@
 import platform
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ def run_quality(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    budget: float | None = None,
 ) -> dict:
     """Render, train and score every case of a tier, or go on where an earlier call stopped.
 
@@ -42,6 +43,7 @@ def run_quality(
         overwrite: do everything anew.
         on_progress: called with (done, total) within each part of a case.
         on_note: called with a sentence as each part begins.
+        budget: seconds of training for each network of each case; the tier's where left out.
 
     Returns:
         What ``quality.json`` holds.
@@ -53,7 +55,8 @@ def run_quality(
     """
     if tier not in TIERS:
         raise ValueError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
-    return run_tier(TIERS[tier], Path(out), overwrite, Watch(on_progress, on_note))
+    chosen = replace(TIERS[tier], budget=budget or TIERS[tier].budget)
+    return run_tier(chosen, Path(out), overwrite, Watch(on_progress, on_note))
 
 
 def run_tier(tier: Tier, out: Path, overwrite: bool = False, watch: Watch | None = None) -> dict:
@@ -103,7 +106,7 @@ def summarise(tier: Tier, results: Mapping[str, dict | None]) -> dict:
     summed = {name: aggregates(curve) for name, curve in curves.items()}
     return {
         "schema": SCHEMA,
-        "command": f"fslab bench quality --tier {tier.name}",
+        "command": f"fslab bench quality --tier {tier.name} --budget {tier.budget:g}s",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "complete": len(results) == len(tier.cases),
         "machines": {name: result["hardware"] for name, result in results.items()},

@@ -12,25 +12,26 @@ from pathlib import Path
 import numpy as np
 
 from fslab import __version__
-from fslab.bench.baselines import Change, colour_change, nearest_change, write_changed
-from fslab.bench.case import Case, Tier, pair_config
+from fslab.bench.baselines import Change, ceiling_change, colour_change, nearest_change, write_changed
+from fslab.bench.case import Case, Tier, pair_config, recipe
 from fslab.bench.classic import ClassicConfig, ClassicTrainer
 from fslab.bench.curve import VIDEO, Snapshot, convert, moments, recipe_snapshots
 from fslab.bench.machine import hardware
 from fslab.errors import OutputError
-from fslab.evaluate import EvalConfig, Gallery, References, evaluate_videos
+from fslab.evaluate import EvalConfig, EvalReport, Gallery, References, evaluate_videos
 from fslab.extract import ExtractConfig, extract_faces
 from fslab.faceset import FaceSet
 from fslab.labels import ClipLabels
-from fslab.model import PRESETS
 from fslab.provenance import sidecar_path
 from fslab.run import Run
 from fslab.storage import explained, read_json, write_json
 from fslab.synth.identity import draw_identity, gallery
 from fslab.synth.pair import Pair, render_pair
+from fslab.synth.takes import load_frames, load_labels, render_take
 
 TRAINED = ("classic", "fslab")
-ARMS = ("target", "colour", "nearest", *TRAINED, "truth")  # as the tables list them
+BASELINES = ("colour", "nearest", "ceiling")
+ARMS = ("target", "colour", "nearest", *TRAINED, "ceiling", "truth")  # as the tables list them
 CASE_FILE, RESULT_FILE, SNAPSHOT_FILE, TIME_FILE = "case.json", "result.json", "snapshots.json", "seconds.json"
 
 
@@ -103,7 +104,7 @@ class Trial:
         pair = self.render()
         facesets = [self.extract(pair, i) for i in (0, 1)]
         snapshots = {arm: self.train(arm, pair, facesets) for arm in TRAINED}
-        clips = {"colour": self.baseline("colour", pair), "nearest": self.baseline("nearest", pair)}
+        clips = {name: self.baseline(name, pair) for name in BASELINES}
         result = self.measure(pair, facesets, snapshots, clips)
         write_json(self.folder / RESULT_FILE, result)
         for name in (*TRAINED, "faces"):
@@ -164,17 +165,26 @@ class Trial:
             trainer = ClassicTrainer(facesets, folder, ClassicConfig(device=self.tier.device))
             stands = [s for s in done if s.seconds <= trainer.run.seconds]
             return trainer.snapshots(moments(budget), tell), stands
-        model, config = PRESETS[self.tier.preset]
-        config = replace(config, budget=f"{budget:g}s", device=self.tier.device)
-        return recipe_snapshots(facesets, folder, replace(model, size=self.tier.model_size), config, tell), []
+        return recipe_snapshots(facesets, folder, *recipe(self.tier), tell), []
 
     def baseline(self, name: str, pair: Pair) -> Path:
         """Write the clip of a baseline, unless it stands."""
         clip = self.swaps / f"{name}.mp4"
         if not (clip.exists() and sidecar_path(clip).exists()):
             with self._part(f"baseline {name}", "baselines"):
-                write_changed(pair.target, clip, _change(name, pair), pair.consents, VIDEO.encode)
+                change = self._ceiling(pair) if name == "ceiling" else _change(name, pair)
+                write_changed(pair.target, clip, change, pair.consents, VIDEO.encode)
         return clip
+
+    def _ceiling(self, pair: Pair) -> Change:
+        """Render the source doing what the target does, and return the change that pastes it."""
+        target = pair.config.takes()["target"]
+        take = replace(target, head=pair.config.source_seed, occluder="none", fits=None, clean=True)
+        folder = self.folder / "twin"
+        render_take(take, folder)
+        twin, labels = list(load_frames(folder, take)), load_labels(folder, take)
+        shutil.rmtree(folder, ignore_errors=True)
+        return ceiling_change(pair.labels("target"), twin, labels)
 
     def measure(
         self, pair: Pair, facesets: list[FaceSet], snapshots: dict[str, list[Snapshot]], clips: dict[str, Path]
@@ -183,15 +193,7 @@ class Trial:
         swaps = {f"{s.arm} {s.step}": self.clip_of(s, pair) for arm in TRAINED for s in snapshots[arm]}
         final = snapshots["fslab"][-1]
         others = {**clips, **{name: clip for name, clip in swaps.items() if name != f"fslab {final.step}"}}
-        references = References(
-            facesets[1].embedding(), face_labels(pair), Gallery(*gallery(), self.case.source_seed), others
-        )
-        with self._part("measuring", "measure"):
-            report = evaluate_videos(
-                self.clip_of(final, pair), pair.target, pair.truth, references,
-                EvalConfig(embed_every=3, edge_band=self.tier.frame_size / 64, n_moments=1, n_worst=0),
-                self.watch.on_progress,
-            )  # fmt: skip
+        report = self.score(pair, facesets, self.clip_of(final, pair), others)
         scores = {**report.baselines, f"fslab {final.step}": report.metrics}
         last = {arm: snapshots[arm][-1] for arm in TRAINED}
         rows = {a: scores[f"{a} {last[a].step}" if a in last else a] for a in ARMS}
@@ -205,6 +207,17 @@ class Trial:
             "hardware": hardware(self.tier.device), "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "clips": {**{n: p.name for n, p in clips.items()}, **{arm: last[arm].clip for arm in TRAINED}},
         }  # fmt: skip
+
+    def score(
+        self, pair: Pair, facesets: list[FaceSet], clip: Path, others: dict[str, Path] | None = None
+    ) -> EvalReport:
+        """Score a swap of the target against the truth, and other clips of it in the same pass over the frames."""
+        references = References(
+            facesets[1].embedding(), face_labels(pair), Gallery(*gallery(), self.case.source_seed), others or {}
+        )
+        config = EvalConfig(embed_every=3, edge_band=self.tier.frame_size / 64, n_moments=1, n_worst=0)
+        with self._part("measuring", "measure"):
+            return evaluate_videos(clip, pair.target, pair.truth, references, config, self.watch.on_progress)
 
     def clip_of(self, snapshot: Snapshot, pair: Pair) -> Path:
         """Return the clip of a snapshot: the target itself where nobody was found to swap."""
