@@ -8,8 +8,12 @@ import numpy as np
 from fslab.geometry import crop_bounds, invert, shift_matrix, warp
 from fslab.media import Frame
 
+MOST_UNSHARP = 1.5
 
-def outline_mask(outline: np.ndarray, size: int, erode: float, feather: float) -> np.ndarray:
+
+def outline_mask(
+    outline: np.ndarray, size: int, erode: float, feather: float, seen: np.ndarray | None = None
+) -> np.ndarray:
     """Return the soft mask of a face outline: 1 inside, 0 outside and at the crop's border.
 
     Args:
@@ -17,6 +21,7 @@ def outline_mask(outline: np.ndarray, size: int, erode: float, feather: float) -
         size: side of the crop, pixels.
         erode: how far the half-way line lies inside the outline, as a share of the face's size, >= 0.
         feather: width of the soft edge, as a share of the face's size, >= 0. The edge ends at the outline's inside.
+        seen: ``(size, size)`` in [0, 1], below 0.5 where something hides the face; nothing hides it where left out.
 
     Returns:
         ``(size, size)`` float32 in [0, 1].
@@ -26,6 +31,8 @@ def outline_mask(outline: np.ndarray, size: int, erode: float, feather: float) -
     cv2.fillPoly(hard, [polygon], 255, lineType=cv2.LINE_AA, shift=4)
     hard[[0, -1]] = hard[:, [0, -1]] = 0  # what the crop does not show cannot be replaced
     face_size = float(np.sqrt(max((hard > 127).sum(), 1)))
+    if seen is not None:
+        hard[seen < 0.5] = 0
     distance = cv2.distanceTransform((hard > 127).astype(np.uint8), cv2.DIST_L2, 5)
     edge = max(feather * face_size, 1.0)
     ramp = np.clip((distance - erode * face_size) / edge + 0.5, 0, 1)
@@ -91,29 +98,55 @@ def apply_colour(image: np.ndarray, shift: ColourShift, strength: float = 1.0) -
     return np.round(np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1) * 255).astype(np.uint8)
 
 
-def sharpen(image: np.ndarray, reference: np.ndarray, mask: np.ndarray, limit: float) -> np.ndarray:
-    """Give ``image`` back the gradient energy of ``reference`` by unsharp masking, no further than ``limit``.
+def sharpen(image: np.ndarray, reference: np.ndarray, mask: np.ndarray, share: float) -> np.ndarray:
+    """Give ``image`` a share of the gradient energy of ``reference`` by unsharp masking; what has it stays as it is.
+
+    The reference's noise is no detail: of its energy that of its noise is taken off.
+
+    Of ``x + a (x - blurred x)`` the energy is a parabola in the amount a: ``E(x) + 2 a <x, h> + a^2 E(h)`` with h the
+    detail ``x - blurred x`` and products of gradients; the amount is where that is reached, at most `MOST_UNSHARP`:
+    halos show beyond.
 
     Args:
         image: ``(S, S, 3)`` uint8, the soft face.
         reference: ``(S, S, 3)`` uint8, the target's crop: how sharp this footage is.
         mask: ``(S, S)`` in [0, 1], where to measure.
-        limit: largest unsharp amount, >= 0; 0 leaves the image as it is.
+        share: of the reference's gradient energy, >= 0; 0 leaves the image as it is.
     """
     inside = mask > 0.95
-    if limit <= 0 or inside.sum() < 16:
+    if share <= 0 or inside.sum() < 16:
         return image
     low = cv2.GaussianBlur(image, (0, 0), max(image.shape[0] / 64, 0.8))
-    have, want = gradient_energy(image, inside), gradient_energy(reference, inside)
-    amount = float(np.clip((want / max(have, 1e-6)) ** 0.5 - 1, 0, limit))
+    own, soft = luma_gradients(image)[:, inside], luma_gradients(low)[:, inside]  # (2, pixels)
+    detail, count = own - soft, own.shape[1]
+    wanted = max(gradient_energy(reference, inside) - noise_energy(reference, inside), 0.0)
+    missing = share * wanted - float((own * own).sum()) / count
+    slope, bend = float((own * detail).sum()) / count, float((detail * detail).sum()) / count
+    if missing <= 0 or bend < 1e-6:
+        return image
+    amount = float(np.clip((np.sqrt(slope * slope + bend * missing) - slope) / bend, 0, MOST_UNSHARP))
     return cv2.addWeighted(image, 1 + amount, low, -amount, 0)
+
+
+def luma_gradients(image: np.ndarray) -> np.ndarray:
+    """Return the luma's central differences of ``image`` (H, W, 3), down and across, ``(2, H, W)`` float32."""
+    return np.stack(np.gradient(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)))
 
 
 def gradient_energy(image: np.ndarray, inside: np.ndarray) -> float:
     """Return the mean squared luma gradient of ``image`` where ``inside``, squared levels per pixel."""
-    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    dy, dx = np.gradient(luma)
-    return float((dx * dx + dy * dy)[inside].mean())
+    return float((luma_gradients(image) ** 2).sum(axis=0)[inside].mean())
+
+
+def noise_energy(image: np.ndarray, inside: np.ndarray) -> float:
+    """Return the part of `gradient_energy` that is noise, squared levels per pixel.
+
+    The weakest quarter of a face's gradients lies on smooth skin and is noise alone. Squared gradients of noise, sums
+    of the squares of two normal variables, are distributed exponentially: a quarter lies below ``ln(4/3)`` of their
+    mean. So noise is measured as it is in this crop, scaled and compressed, and need not be white.
+    """
+    squared = (luma_gradients(image) ** 2).sum(axis=0)[inside]
+    return float(np.quantile(squared, 0.25) / np.log(4 / 3))
 
 
 def paste(frame: Frame, crop: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> None:

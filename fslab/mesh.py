@@ -19,6 +19,7 @@ EYES = (LEFT_EYE, RIGHT_EYE)
 BROWS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)  # their upper edges
 CHIN = 152
 MOUTH = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
+FEATURES = (*LEFT_EYE, *RIGHT_EYE, *MOUTH)
 
 # Around the eye sockets: these points hardly move with lids and gaze.
 LEFT_SOCKET = (130, 25, 110, 24, 23, 22, 26, 112, 243, 190, 56, 28, 27, 29, 30, 247)

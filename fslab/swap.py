@@ -17,9 +17,10 @@ from fslab.errors import NoFaceFound, OutputError, RunError
 from fslab.faces import Face, find_faces
 from fslab.geometry import align_matrix, crop_from_frame, transform_points
 from fslab.media import Frame, RgbFrame, read_image
-from fslab.mesh import face_region
+from fslab.mesh import FEATURES, face_region
 from fslab.provenance import Manifest, save_marked_image
 from fslab.run import Run
+from fslab.visible import visible_face
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,18 @@ class SwapConfig:
         "both"
     )
     forehead: Annotated[float, Doc("share of the forehead that is replaced, 0 (up to the brows) to 1 (all)")] = 0.6
+    keep_in_front: Annotated[
+        bool, Doc("leave hair and what else is not skin: the target's stays in front, the source's is not drawn")
+    ] = True
     erode: Annotated[float, Doc("how far the mask's edge lies inside the outline, share of the face's size")] = 0.04
     feather: Annotated[float, Doc("width of the mask's soft edge, share of the face's size")] = 0.12
     colour: Annotated[float, Doc("strength of the colour match, 0 to 1")] = 1.0
     colour_memory: Annotated[
         float, Doc("smoothing of the colour over time: share kept from frame to frame, 0 to 1")
     ] = 0.8
-    sharpen: Annotated[float, Doc("largest unsharp amount towards the target's own sharpness, 0 = off")] = 0.8
+    sharpen: Annotated[
+        float, Doc("share of the target's own gradient energy that a softer face is sharpened to, 0 = off")
+    ] = 0.65
     same_person: Annotated[float, Doc("embedding distance below which a face is the person to replace")] = (
         SAME_PERSON_MEANS
     )
@@ -52,11 +58,16 @@ class SwapConfig:
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """A target face ready for the network: ``matrix`` (2, 3) frame -> crop, ``crop`` (S, S, 3), ``outline`` crop px."""
+    """A target face ready for the network.
+
+    ``matrix`` (2, 3) frame -> crop, ``crop`` (S, S, 3); ``outline`` (N, 2) of the face and ``features`` (M, 2), points
+    of eyes and mouth, crop pixels.
+    """
 
     matrix: np.ndarray
     crop: np.ndarray
     outline: np.ndarray
+    features: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,8 @@ class Swapper:
         matrix = align_matrix(face.landmarks, self.size, self.run.coverage)
         crop = crop_from_frame(frame, matrix, self.size)
         region = face_region(face.mesh, self.config.forehead)
-        return AlignedFace(matrix, crop, transform_points(region, matrix))
+        features = face.mesh[list(FEATURES), :2]
+        return AlignedFace(matrix, crop, transform_points(region, matrix), transform_points(features, matrix))
 
     @torch.inference_mode()
     def convert(self, faces: Sequence[AlignedFace]) -> list[SwappedFace]:
@@ -101,19 +113,22 @@ class Swapper:
         rgb = (rgb.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         drawn = mask[:, 0].float().cpu().numpy()  # (B, S, S)
         return [
-            SwappedFace(face, crop, self._mask(face, inner))
+            SwappedFace(face, crop, self._mask(face, crop, inner))
             for face, crop, inner in zip(faces, rgb, drawn, strict=True)
         ]
 
-    def _mask(self, face: AlignedFace, drawn: np.ndarray) -> np.ndarray:
-        """Combine the target's outline with the decoder's own mask; see `SwapConfig.mask`."""
+    def _mask(self, face: AlignedFace, crop: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Combine the target's outline, less what hides either face, with the decoder's mask; see `SwapConfig.mask`."""
         config = self.config
         if config.mask == "decoder":
             sigma = max(config.feather * self.size / 4, 0.5)
             drawn = cv2.GaussianBlur(drawn, (0, 0), sigma)
             drawn[[0, -1]] = drawn[:, [0, -1]] = 0
             return drawn
-        mask = outline_mask(face.outline, self.size, config.erode, config.feather)
+        seen = None
+        if config.keep_in_front:
+            seen = np.minimum(*(visible_face(c, face.outline, face.features) for c in (face.crop, crop)))
+        mask = outline_mask(face.outline, self.size, config.erode, config.feather, seen)
         if config.mask == "outline":
             return mask
         sigma = max(config.feather * self.size / 8, 0.5)

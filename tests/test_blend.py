@@ -95,14 +95,42 @@ def test_memory_moves_a_shift_towards_the_new_one():
     assert np.allclose(a.towards(b, 0.25).offset, 0.25)
 
 
-def test_sharpening_stops_at_the_footage_s_own_sharpness():
-    target = texture(96, 96, sigma=1.5)
-    soft = cv2.GaussianBlur(target, (0, 0), 1.5)
+def test_sharpening_stops_at_its_share_of_the_footage_s_own_sharpness():
+    target = np.full((96, 96, 3), 128, np.uint8)
+    target[20:76, 20:76] = texture(56, 56, sigma=1.5)  # within smooth skin: texture all over would be taken for noise
+    soft = cv2.GaussianBlur(target, (0, 0), 0.8)
     inside = np.ones((96, 96), bool)
     mask = inside.astype(np.float32)
-    energies = [blend.gradient_energy(blend.sharpen(soft, target, mask, limit), inside) for limit in (0, 0.5, 5)]
-    assert energies[0] < energies[1] <= energies[2]
-    assert np.array_equal(blend.sharpen(target, soft, mask, 5), target)  # already sharper than the footage
+    own = blend.gradient_energy(target, inside)
+    energies = [blend.gradient_energy(blend.sharpen(soft, target, mask, share), inside) for share in (0, 0.8, 1)]
+    assert energies[0] == blend.gradient_energy(soft, inside) < 0.7 * own
+    assert energies[1:] == pytest.approx([0.8 * own, own], rel=0.03)
+    assert np.array_equal(blend.sharpen(target, soft, mask, 1), target)  # already sharper than the footage
+    blurred = cv2.GaussianBlur(target, (0, 0), 3)
+    assert blend.gradient_energy(blend.sharpen(blurred, target, mask, 1), inside) < 0.6 * own  # no further than halos
+
+
+@pytest.mark.parametrize("soft", [0, 1.0])
+@pytest.mark.parametrize("sigma", [0.0, 6.0, 15.0])
+def test_the_energy_of_noise_is_told_from_that_of_edges(sigma, soft):
+    """White or smoothed, as it is in a scaled crop; a flat face with an eye in it."""
+    noise = np.random.default_rng(1).normal(0, sigma, (128, 128, 1)).repeat(3, 2)
+    noise = cv2.GaussianBlur(noise, (0, 0), soft) if soft else noise
+    face = cv2.circle(np.full((128, 128, 3), 128, np.uint8), (64, 64), 20, (40, 40, 40), -1)
+    inside = np.ones((128, 128), bool)
+    own = blend.gradient_energy(np.clip(128 + noise, 0, 255).astype(np.uint8), inside)
+    found = blend.noise_energy(np.clip(face + noise, 0, 255).astype(np.uint8), inside)
+    assert found == pytest.approx(own, rel=0.15, abs=0.5)
+
+
+def test_noise_in_the_footage_is_not_sharpened_to():
+    target, mask = texture(96, 96, sigma=4), np.ones((96, 96), np.float32)
+    noisy = np.clip(target + np.random.default_rng(2).normal(0, 15, (96, 96, 1)), 0, 255).astype(np.uint8)
+    soft = cv2.GaussianBlur(target, (0, 0), 1.2)
+    clean, spoiled = (
+        blend.gradient_energy(blend.sharpen(soft, reference, mask, 1), mask > 0) for reference in (target, noisy)
+    )
+    assert spoiled < 1.3 * clean
 
 
 LANDMARKS = np.array([[170.3, 160.2], [229.1, 158.7], [200.4, 196.0], [177.2, 228.4], [224.0, 226.9]], np.float32)
