@@ -1,0 +1,158 @@
+"""The app: how fast it starts and answers, what 50 pages asking for news cost a training, and 1,000 hostile requests.
+
+    python -m benchmarks.app [start] [polling] [hostile]
+
+Without names, all three. The polling arms alternate (alone, watched, alone, ...), each a training of its own, ``STEPS``
+steps on the packaged people; what is compared is the wall time that training itself counted.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from benchmarks.common import save
+from benchmarks.hostile import attack
+from fslab.samples import sample_path
+from fslab.webapp.folders import Visitor, new_visitor
+from fslab.webapp.settings import AppSettings
+
+VISITORS = 50
+STEPS = 60
+ROUNDS = 3
+N_HOSTILE = 1000
+PORT = 7959
+
+
+class Server:
+    """`fslab app` as a child process, for the time of a ``with`` block; ``seconds`` is how long it took to answer."""
+
+    def __init__(self, home: Path):
+        """Serve from ``home``."""
+        self.home, self.url = home, f"http://127.0.0.1:{PORT}"
+
+    def __enter__(self) -> "Server":
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "fslab", "app", "--home", str(self.home), "--port", str(PORT)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while True:
+            try:
+                httpx.get(self.url, timeout=60).raise_for_status()
+                break
+            except httpx.HTTPError:
+                if self.process.poll() is not None:
+                    raise RuntimeError(self.process.stderr.read()[-2000:]) from None
+                time.sleep(0.02)
+        self.seconds = time.perf_counter() - started
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def measure_start(home: Path) -> dict:
+    starts, views = [], []
+    for _ in range(ROUNDS):
+        with Server(home) as server:
+            starts.append(server.seconds)
+            began = time.perf_counter()
+            httpx.get(server.url).raise_for_status()
+            httpx.get(f"{server.url}/config").raise_for_status()
+            views.append(time.perf_counter() - began)
+    return {"start_s": statistics.median(starts), "page_and_config_s": statistics.median(views)}
+
+
+def measure_polling(home: Path) -> dict:
+    settings = AppSettings(home=home)
+    with Server(home) as server:
+        client = Client(server.url, verbose=False)
+        who = client.predict("", api_name="/enter")
+        name = who[-1] if isinstance(who, tuple | list) else who
+        visitor = Visitor(name, settings.visitors / name)
+        names = [new_visitor(settings).name for _ in range(VISITORS)]
+    faces = [home / "faces" / person for person in ("ada", "dan")]
+    for person, folder in zip(("ada", "dan"), faces, strict=True):
+        argv = ["extract", sample_path(f"{person}.mp4"), folder, "--identity", person]
+        run_fslab([*argv, "--consent", sample_path(f"consents/{person}.json"), "--overwrite"])
+    seconds: dict[str, list[float]] = {"alone": [], "watched": []}
+    errors, latencies = [], []
+    with Server(home) as server:
+        for turn in range(2 * ROUNDS):
+            arm, stop = list(seconds)[turn % 2], threading.Event()
+            asking = [threading.Thread(target=poll, args=(server.url, n, stop, errors, latencies)) for n in names]
+            for thread in asking if arm == "watched" else ():
+                thread.start()
+            out = visitor.runs / f"run{turn}"
+            run_fslab(["train", *faces, "--out", out, "--steps", STEPS])
+            stop.set()
+            for thread in asking if arm == "watched" else ():
+                thread.join()
+            rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+            seconds[arm].append(max(row["seconds"] for row in rows))
+    alone, watched = (statistics.median(seconds[arm]) for arm in seconds)
+    return {
+        "steps": STEPS, "seconds": seconds, "slower": watched / alone - 1, "errors": errors[:5],
+        "polls": len(latencies),
+        "poll_p50_s": statistics.median(latencies), "poll_p99_s": statistics.quantiles(latencies, n=100)[-1],
+    }  # fmt: skip
+
+
+def run_fslab(argv: list) -> None:
+    subprocess.run([sys.executable, "-m", "fslab", *map(str, argv)], check=True, stdout=subprocess.DEVNULL)
+
+
+def poll(url: str, name: str, stop: threading.Event, errors: list, latencies: list) -> None:
+    """Ask for news once a second, as an open page does."""
+    client = Client(url, verbose=False)
+    while not stop.wait(1.0):
+        began = time.perf_counter()
+        try:
+            client.predict(name, api_name="/job")
+            latencies.append(time.perf_counter() - began)
+        except (ValueError, OSError, AppError, httpx.HTTPError) as error:
+            errors.append(repr(error))
+
+
+def measure_hostile(home: Path) -> dict:
+    settings = AppSettings(home=home)
+    other = new_visitor(settings)
+    (other.uploads / "private.txt").write_text("only for the one whose it is")
+    secrets = [other.uploads / "private.txt"]
+    with Server(home) as server:
+        before = outside(home)
+        began = time.perf_counter()
+        statuses, bad = attack(server.url, 0, N_HOSTILE, secrets)
+        seconds = time.perf_counter() - began
+        alive = httpx.get(server.url).status_code == 200
+    return {
+        "requests": N_HOSTILE, "seconds": seconds, "statuses": {str(k): n for k, n in sorted(statuses.items())},
+        "bad": bad, "alive": alive, "new_files_outside_the_cache": sorted(outside(home) - before),
+    }  # fmt: skip
+
+
+def outside(home: Path) -> set[str]:
+    """Return the files under ``home`` and beside it that are not in the served cache."""
+    return {str(p) for p in home.parent.rglob("*") if p.is_file() and not p.is_relative_to(home / "cache")}
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["start", "polling", "hostile"]
+    arms = {"start": measure_start, "polling": measure_polling, "hostile": measure_hostile}
+    result = {}
+    for name in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            result[name] = arms[name](Path(folder) / "home")
+    save("app", result)
+
+
+if __name__ == "__main__":
+    main()
