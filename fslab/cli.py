@@ -5,7 +5,7 @@ Exit codes: 0 done; 2 something the user can mend (one line on standard error); 
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,21 +15,27 @@ from typing_extensions import Doc
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
 from fslab import console
+from fslab.cli_app import App
+from fslab.cli_pretrain import Pretrain
+from fslab.cli_space import SpaceCommand
 from fslab.cli_synth import SynthCommand
+from fslab.distribute import n_processes
 from fslab.errors import FslabError, OutputError
 from fslab.evaluate import EvalConfig
 from fslab.extract import ExtractConfig
 from fslab.model import PRESETS, ModelConfig
 from fslab.schedule import parse_duration
+from fslab.search import TuneConfig, flatten
 from fslab.swap import SwapConfig
 from fslab.train import TrainConfig
 from fslab.video import VideoConfig
+from fslab.webapp.settings import AppSettings
 
 Overwrite = Annotated[bool, Doc("replace what stands at the output")]
 Preset = Literal[tuple(PRESETS)]
 
 
-ABOUT = "Swap faces of people who agreed. In order: doctor, consent, extract, train, swap, evaluate, verify."
+ABOUT = "Swap faces of people who agreed. In order: doctor, consent, extract, dataset, train, swap, evaluate, verify."
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Demo:
     """Extract, train, swap and evaluate the packaged synthetic people, ada and dan."""
 
     out: Annotated[Path, Doc("folder for everything the demo makes")] = Path("demo_out")
-    budget: Annotated[str, Doc("training time, such as 90s, 5m or 1h")] = "6m"
+    budget: Annotated[str, Doc("training time, such as 90s, 5m or 1h")] = "4m"
     overwrite: Overwrite = False
 
     def __post_init__(self):
@@ -70,6 +76,22 @@ class Extract:
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """Look face sets over before training: what one shows and the other never does, what to film, what to drop."""
+
+    facesets: Annotated[Positional[tuple[Path, ...]], Doc("face set folders")]
+    out: Annotated[Path, Doc("folder for dataset.png and dataset.json")] = Path("dataset")
+    overwrite: Overwrite = False
+
+    def run(self) -> int:
+        """Run the command."""
+        from fslab.stages import dataset
+
+        dataset(list(self.facesets), self.out, self.overwrite)
+        return 0
+
+
+@dataclass(frozen=True)
 class Train:
     """Train a swap between two or more people; run it again to go on where it stopped."""
 
@@ -80,12 +102,37 @@ class Train:
     ] = "tiny"
     model: OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    find_lr: Annotated[bool, Doc("try rising learning rates for a minute, print which fits, and stop")] = False
 
     def run(self) -> int:
         """Run the command."""
-        from fslab.stages import train
+        from fslab.stages import find_rate, train
 
+        if self.find_lr:
+            find_rate(list(self.facesets), self.model, self.train)
+            return 0
         train(list(self.facesets), self.out, self.model, self.train)
+        return 0
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Search the settings that train best in a given time; run it again, or beside itself, to go on."""
+
+    facesets: Annotated[Positional[tuple[Path, ...]], Doc("face set folders of two or more people")]
+    out: Annotated[Path, Doc("folder for the study, the best run, tune.json and tune.png")]
+    config: OmitArgPrefixes[TuneConfig] = field(default_factory=TuneConfig)
+    model: OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
+    train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+
+    def __post_init__(self):
+        self.config.names(flatten(self.model, self.train))
+
+    def run(self) -> int:
+        """Run the command."""
+        from fslab.stages import tune
+
+        tune(self)
         return 0
 
 
@@ -198,18 +245,41 @@ class ConsentCommand:
 class Bench:
     """Train and score swaps between synthetic people against the exact truth, beside baselines; goes on if stopped."""
 
-    what: Annotated[Positional[Literal["quality"]], Doc("what is measured")]
+    what: Annotated[
+        Positional[Literal["quality", "curves", "losses", "encoders"]],
+        Doc(
+            "quality: the recipe beside baselines; on one case, curves: against minutes, with and without the base; "
+            "losses, encoders: what each is worth"
+        ),
+    ]
     tier: Annotated[
         Literal["ci", "lab", "full"], Doc("ci: 2 small cases in minutes; lab: 6 cases; full: 12 large cases, for a GPU")
     ] = "ci"
-    out: Annotated[Path, Doc("folder for quality.json, index.html and the cases")] = Path("quality")
+    out: Annotated[Path | None, Doc("folder for figures, page and cases; named after what is measured if left out")] = (
+        None
+    )
+    case: Annotated[str | None, Doc("the one case that tables are made on; the tier's first if left out")] = None
+    budget: Annotated[str | None, Doc("training time of each network, such as 90s; the tier's if left out")] = None
+    encoders: Annotated[tuple[str, ...], Doc("classic, small, or timm's names; a dozen if left out")] = ()
     overwrite: Overwrite = False
+
+    def __post_init__(self):
+        if self.budget:
+            parse_duration(self.budget)
+        if self.encoders and self.what != "encoders":
+            raise ValueError(f"--encoders is of `bench encoders`, got `bench {self.what}`")
+        if self.case and self.what == "quality":
+            raise ValueError(f"`bench quality` runs every case of its tier, got --case {self.case}")
 
     def run(self) -> int:
         """Run the command."""
-        from fslab.stages import bench_quality
+        from fslab import stages
 
-        bench_quality(self.tier, self.out, self.overwrite)
+        out = self.out or Path(self.what)
+        if self.what == "quality":
+            stages.bench_quality(self.tier, out, self.overwrite, self.budget)
+        else:
+            stages.bench_table(self, out)
         return 0
 
 
@@ -227,16 +297,23 @@ class Doctor:
 
 
 def _commands(argv: Sequence[str]) -> object:
-    """Return the union of all subcommands; the preset named in ``argv`` sets the defaults of `train`."""
+    """Return the union of all subcommands; the preset named in ``argv`` sets the defaults of `train` and `tune`."""
     names = [b for a, b in pairwise(argv) if a == "--preset"]
     names += [a.split("=", 1)[1] for a in argv if a.startswith("--preset=")]
     preset = names[-1] if names and names[-1] in PRESETS else "tiny"
     model, train = PRESETS[preset]
     defaults = Train(facesets=tyro.MISSING, out=tyro.MISSING, preset=preset, model=model, train=train)
+    short = replace(train, budget="2m")  # of each of many trials
+    pretraining = Pretrain(faces=tyro.MISSING, out=tyro.MISSING, preset=preset, model=model)
+    search = Tune(facesets=tyro.MISSING, out=tyro.MISSING, config=TuneConfig(preset), model=model, train=short)
+    app = App(AppSettings.for_public() if "--public" in argv else AppSettings())
     return (
         Annotated[Demo, subcommand("demo")]
         | Annotated[Extract, subcommand("extract")]
+        | Annotated[Dataset, subcommand("dataset")]
+        | Annotated[Pretrain, subcommand("pretrain", default=pretraining)]
         | Annotated[Train, subcommand("train", default=defaults)]
+        | Annotated[Tune, subcommand("tune", default=search)]
         | Annotated[Swap, subcommand("swap")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Verify, subcommand("verify")]
@@ -244,6 +321,8 @@ def _commands(argv: Sequence[str]) -> object:
         | Annotated[SynthCommand, subcommand("synth")]
         | Annotated[Bench, subcommand("bench")]
         | Annotated[Doctor, subcommand("doctor")]
+        | Annotated[App, subcommand("app", default=app)]
+        | Annotated[SpaceCommand, subcommand("space")]
     )
 
 
@@ -262,14 +341,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except ValueError as error:  # a value that a configuration refuses
         console.complain(str(error))
-        return 2
+        return console.finish(2)
     try:
-        return command.run()
+        if n_processes() > 1 and not isinstance(command, Train):
+            raise FslabError("one process", str(n_processes()), "launch several for `fslab train` alone")
+        return console.finish(command.run())
     except FslabError as error:
-        console.complain(str(error))
+        reason = error
     except PermissionError as error:
-        console.complain(str(OutputError(f"permission for '{error.filename}'", "none", "choose a place you own")))
+        reason = OutputError(f"permission for '{error.filename}'", "none", "choose a place you own")
     except KeyboardInterrupt:
         console.complain("stopped; nothing half-written was left behind")
-        return 130
-    return 2
+        return console.finish(130)
+    console.complain(str(reason))
+    return console.finish(2, reason)

@@ -11,6 +11,7 @@ from fslab.evaluate import EvalConfig
 from fslab.extract import ExtractConfig
 from fslab.model import PRESETS
 from fslab.provenance import Manifest, save_marked_image
+from fslab.run import Run
 from fslab.samples import sample_path
 from fslab.stages import evaluate, extract, swap, train, verify
 from fslab.storage import prepare_folder, write_json
@@ -52,9 +53,10 @@ def run_demo(out: Path, budget: str, overwrite: bool) -> int:
     report = evaluate(Evaluate(result, target, truth, folders[1], page, EvalConfig(), overwrite=True))
     sheet = out / "contact_sheet.png"
     with console.stage("contact sheet"):
-        weights = {"id": run.folder.name, "sha256": run.weights_sha256, "identities": run.identities}
+        used = Run.load(run_dir)  # the weights that measured best, as the swap took them
+        weights = {"id": run.folder.name, "sha256": used.weights_sha256, "identities": run.identities}
         clips = [target, result, truth]
-        manifest = Manifest.new("contact sheet", clips, weights, run.consents.values(), {"step": run.step})
+        manifest = Manifest.new("contact sheet", clips, weights, run.consents.values(), {"step": used.step})
         save_marked_image(sheet, moments_sheet(report.pictures.moments), manifest)
     code = verify(result)
     seconds = time.monotonic() - started

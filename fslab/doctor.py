@@ -38,7 +38,7 @@ def check_python() -> Check:
 
 def check_torch(device: str = "auto") -> Check:
     """Torch, and the device that training will use; asking for a GPU that is not there fails."""
-    from fslab.train import choose_device
+    from fslab.devices import choose_device
 
     try:
         chosen = choose_device(device)
@@ -91,13 +91,13 @@ def check_weights() -> Check:
 
 def check_forward(device: str = "auto") -> Check:
     """One real pass: find a face in the packaged footage, align it, run it through a `tiny` model."""
+    from fslab.devices import choose_device
     from fslab.extract import ExtractConfig
     from fslab.faces import Detector, FaceMesh
     from fslab.geometry import align_matrix, crop_from_frame
     from fslab.media import read_frames
     from fslab.model import PRESETS, SwapAutoencoder
     from fslab.samples import sample_path
-    from fslab.train import choose_device
 
     frame = next(iter(read_frames(sample_path("ada_target.mp4"))))
     faces = Detector().detect(frame.rgb(), min_face=40)

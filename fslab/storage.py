@@ -97,6 +97,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def kept_as(path: Path, other: Path) -> Iterator[None]:
+    """Keep the file at ``path`` while the block replaces it; then let it take the place of ``other``.
+
+    Whenever the process is killed, ``other`` is what it was or the whole file from ``path``.
+    """
+    held = _part_of(Path(other))
+    try:
+        try:
+            os.link(path, held)
+        except OSError:  # a disk on which a file cannot have two names
+            shutil.copyfile(path, held)
+        yield
+        os.replace(held, other)
+    finally:
+        with suppress(OSError):
+            held.unlink(missing_ok=True)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what killed writes left behind in a folder; nobody else may be writing there."""
+    for part in Path(folder).glob(".*.part*"):
+        if part.is_file():
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling folder that takes the place of ``path`` when the block ends without an error.
 
@@ -156,7 +182,7 @@ def read_json(path: Path, what: str, error: type[FslabError]) -> Any:
         raise error(what, f"no file '{path}'", "check the path") from None
     except OSError as reason:
         raise error(what, f"'{path}' cannot be read ({reason.strerror})", "check the path") from reason
-    except (UnicodeDecodeError, json.JSONDecodeError) as reason:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as reason:
         raise error(what, f"'{path}' is not JSON", "make it again") from reason
 
 

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from PIL import Image, ImageDraw, ImageFont
 
-from fslab.coverage import PITCH_EDGES, YAW_EDGES, Coverage
+from fslab.coverage import PITCH_EDGES, YAW_EDGES, Coverage, Profile
+from fslab.data_doctor import TRAITS, Diagnosis
 from fslab.evaluate import Moment
 from fslab.label import VisibleLabel
 
@@ -294,3 +295,48 @@ def _pose_map(axes: Axes, poses: np.ndarray) -> None:
     axes.set_yticks(range(poses.shape[0]), [f"{a} to {b}" for a, b in pairwise(PITCH_EDGES)][::-1], fontsize=8)
     axes.set_ylabel("pitch: down to up", fontsize=9, color=MUTED)
     axes.spines["bottom"].set_visible(False)
+
+
+def doctor_card(diagnosis: Diagnosis, n_findings: int = 6) -> np.ndarray:
+    """Return what the data doctor found as one picture: a column a person, then what to do.
+
+    Args:
+        diagnosis: as `fslab.data_doctor.examine` makes it.
+        n_findings: findings that are shown, the most important first.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB.
+    """
+    texts = [f.text for f in diagnosis.findings[:n_findings]] or ["nothing is missing."]
+    lines = [x for t in texts for x in textwrap.wrap(t, 124, initial_indent="! ", subsequent_indent="  ")]
+    n, foot = len(diagnosis.cards), 0.5 + 0.22 * len(lines)
+    figure = Figure(figsize=(max(5.4 * n, 10), 6.2 + foot), dpi=120, facecolor="white")
+    height = figure.get_figheight()
+    grid = figure.add_gridspec(
+        2, n, wspace=0.28, hspace=0.42, left=0.08, right=0.97, top=1 - 0.5 / height, bottom=(foot + 0.35) / height
+    )
+    for i, (card, profile) in enumerate(zip(diagnosis.cards, diagnosis.profiles, strict=True)):
+        title = f"{card.identity}: {card.n_kept} faces by pose, degrees"
+        _pose_map(_axes(figure, grid[0, i], title, "yaw: left to right in the picture"), card.poses)
+        _trait_bars(_axes(figure, grid[1, i], "What the faces show, share"), profile)
+    for i, line in enumerate(lines):
+        place = (0.02, (0.18 + 0.22 * (len(lines) - 1 - i)) / height)
+        figure.text(*place, line, fontsize=10, color=COLOURS["swap"] if diagnosis.findings else INK)
+    return to_rgb(figure)
+
+
+def _trait_bars(axes: Axes, profile: Profile) -> None:
+    """Draw a bar for each trait, divided into the shares of its bins, each with its words."""
+    axes.grid(False)
+    shades = ["#c9d3dd", "#9fb6cc", "#6f95b8"]
+    for row, trait in enumerate(TRAITS):
+        counts, left = trait.bins(profile), 0.0
+        for n, word, shade in zip(counts, trait.words, shades[3 - len(counts) :], strict=True):
+            share = n / max(counts.sum(), 1)
+            axes.barh(row, share, left=left, color=shade, height=0.72, edgecolor="white")
+            if share > 0.02 * len(word):
+                axes.text(left + share / 2, row, word, ha="center", va="center", fontsize=8, color=INK)
+            left += share
+    axes.set_yticks(range(len(TRAITS)), [t.title for t in TRAITS], fontsize=9)
+    axes.set_xlim(0, 1)
+    axes.invert_yaxis()

@@ -4,6 +4,7 @@ from fslab.__main__ import set_environment
 
 set_environment()  # before torch is imported
 
+import socket
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -60,3 +61,13 @@ def tiny_run(tmp_path_factory, facesets):
         replace(config, steps=12),
         TrainHooks(),
     )
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_args, **_named):
+        raise AssertionError("the network was touched")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -9,7 +9,7 @@ from fslab.media import encode_image
 from fslab.mesh import LEFT_EYE, MOUTH, N_POINTS, OUTLINE, RIGHT_EYE
 from fslab.storage import write_json, write_json_lines
 
-SKIN = {"ada": (230, 190, 170), "dan": (150, 105, 80), "eve": (190, 150, 90)}
+SKIN = {"ada": (230, 190, 170), "dan": (150, 105, 80), "eve": (190, 150, 90), "fay": (215, 170, 150)}
 
 
 def ellipse(centre, axes, n):

@@ -169,7 +169,7 @@ def test_face_sets_of_other_settings_do_not_train_together(capsys, tmp_path, fac
 def test_a_damaged_checkpoint_is_never_trained_over(capsys, tmp_path, tiny_run, facesets, short_clips):
     broken = tmp_path / "run"
     shutil.copytree(tiny_run.folder, broken)
-    for name in ("model.safetensors", "state.safetensors", "state.prev.safetensors"):
+    for name in ("best.safetensors", "model.safetensors", "state.safetensors", "state.prev.safetensors"):
         if (broken / name).exists():
             (broken / name).write_bytes((broken / name).read_bytes()[:1000])
     before = {p.name: p.read_bytes() for p in broken.iterdir() if p.is_file()}

@@ -131,7 +131,7 @@ def test_a_half_way_blend_closes_three_quarters_and_leaks_half(scored):
 
 def test_each_fault_moves_its_own_metric(scored):
     assert scored["blur"]["sharpness"] < 0.4
-    assert scored["blur"]["warp_excess"] < -0.1
+    assert scored["blur"]["warp_excess"] < 0.2
     assert scored["blur"]["colour_shift"] < 1 < 4 < scored["cast"]["colour_shift"]
     assert abs(scored["cast"]["warp_excess"]) < 0.2
     assert scored["cast"]["ms_ssim"] > 0.95

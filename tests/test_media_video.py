@@ -368,7 +368,8 @@ def test_marks_are_stored_and_read_back(tmp_path):
                 writer.write(frame)
         assert read_marks(tmp_path / name) == {"xmp": xmp, "tags": tags}
         assert len(times(tmp_path / name)) == 5
-    assert read_marks(SAMPLE) == {"xmp": None, "tags": {}}
+    comment = "a synthetic person, rendered by fslab; nobody real"
+    assert read_marks(SAMPLE) == {"xmp": None, "tags": {"comment": comment}}
 
 
 def test_a_browser_can_start_before_the_file_is_complete(tmp_path):

@@ -69,6 +69,28 @@ def test_the_people_are_made_as_written(tmp_path):
         assert (tmp_path / "out" / made).exists(), made
 
 
+SHORT = {
+    "synth faces": ["--size", "64", "--people", "4", "--each", "2", "--sharing", "2"],
+    "pretrain": ["--steps", "2", "--held-out-people", "2", "--batch", "2", "--device", "cpu"],
+    "train": ["--steps", "2", "--device", "cpu"],
+}
+
+
+def test_a_base_is_made_and_used_as_written(tmp_path, workplace, facesets):
+    for name, faceset in facesets.items():
+        shutil.copytree(faceset.folder, tmp_path / "faces" / name)
+    block = next(b for b in fenced("") if "fslab pretrain" in b)
+    for line, (command, shorter) in zip(block.strip().splitlines(), SHORT.items(), strict=True):
+        args = shlex.split(line)[1:]
+        assert " ".join(args).startswith(command)
+        done = subprocess.run(
+            [sys.executable, "-m", "fslab", *args, *shorter], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{args}\n{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "out" / "base" / "base.safetensors").exists()
+    assert json.loads((tmp_path / "runs" / "own" / "config.json").read_text())["encoder_weights"] == "base"
+
+
 def test_the_python_runs_as_written(tmp_path, workplace):
     for name in ("ada.mp4", "dan.mp4", "ada_target.mp4"):
         shutil.copy(workplace / name, tmp_path / name)

@@ -234,7 +234,7 @@ def test_a_still_noisy_face_stands_still(ada):
     steady = list(smooth(raw, 3))
     inner = slice(3, -3)
     assert jitter(landmarks(steady)[inner]) < jitter(landmarks(raw)[inner]) / 4
-    assert jitter(landmarks(steady)) < 0.1  # pixels, at 67 px between the eyes
+    assert jitter(landmarks(steady)) < 0.12  # pixels, at 65 px between the eyes
 
 
 @pytest.mark.parametrize("speed", [0.3, 2.0, 12.0])
