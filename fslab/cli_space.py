@@ -11,7 +11,9 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subco
 from fslab import console
 from fslab.space import MEGABYTE, PushConfig, StagedFile, check_repo, plan_push, push_space, stage_space
 
-Packaged = Annotated[Path | None, Doc("finished run of synthetic people that visitors may swap with")]
+Packaged = Annotated[
+    Path | None, Doc("finished run of synthetic people that visitors may swap with, instead of the one that ships")
+]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +21,8 @@ from typing_extensions import Doc
 import fslab
 from fslab.consent import require_consent
 from fslab.errors import ConsentError, FslabError
-from fslab.run import BEST, Run
-from fslab.storage import atomic_dir, explained, prepare_folder
+from fslab.run import BEST, Run, save_tensors
+from fslab.storage import atomic_dir, explained, prepare_folder, write_json
 
 MARKER = "requirements.txt"
 PACKAGED = "packaged"
@@ -112,7 +112,7 @@ def stage_space(out: Path, run_dir: Path | None = None, overwrite: bool = False)
 
     Args:
         out: the folder to make.
-        run_dir: a finished run that visitors may swap with; without one they only see how it is done.
+        run_dir: a finished run that visitors may swap with, instead of the one among the samples.
         overwrite: replace an earlier Space at ``out``.
 
     Returns:
@@ -125,7 +125,8 @@ def stage_space(out: Path, run_dir: Path | None = None, overwrite: bool = False)
         OutputError: if ``out`` cannot be written.
     """
     root, out = find_checkout(), Path(out)
-    run = check_packaged(run_dir) if run_dir else None
+    ours = root / "samples" / "run"
+    run = check_packaged(run_dir or ours) if run_dir or ours.is_dir() else None
     if out.resolve().is_relative_to(root / "fslab") or out.resolve().is_relative_to(root / "samples"):
         raise FslabError("a folder outside what is staged", f"'{out}'", "choose another place")
     prepare_folder(out, overwrite, MARKER)
@@ -134,8 +135,9 @@ def stage_space(out: Path, run_dir: Path | None = None, overwrite: bool = False)
         copy_tree(root / "samples", part / "fslab" / "samples")
         for name in ("app.py", "LICENSE"):
             _copy(root / name, part / name)
-        if run:
-            _copy_run(run, part / PACKAGED)
+        if run_dir:
+            shutil.rmtree(part / "fslab" / "samples" / "run", ignore_errors=True)
+            pack_run(run, part / PACKAGED)
         _write_cards(root, part, run)
         staged = check_staged(part)
     return staged
@@ -170,11 +172,17 @@ def _copy(source: Path, out: Path) -> None:
         shutil.copyfile(source, out)
 
 
-def _copy_run(run: Run, out: Path) -> None:
-    """Copy what a swap needs of a run, under names of its own; the state that training needs stays here."""
-    weights = BEST if run.best and (run.folder / BEST).is_file() else "model.safetensors"
-    for name in ("config.json", weights):
-        _copy(run.folder / name, out / name)
+def pack_run(run: Run, out: Path) -> None:
+    """Write what a swap needs of a run: its weights in half precision, its settings, people and consents.
+
+    The state that training needs stays behind.
+    """
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.half() if t.is_floating_point() else t for name, t in run.model.state_dict().items()}
+    about = {name: str(value) for name, value in asdict(run.best).items()} if run.best else {}
+    save_tensors(out / (BEST if run.best else "model.safetensors"), tensors, about)
+    write_json(out / "config.json", run.head())
     Run.load(out)
 
 

@@ -95,7 +95,7 @@ def test_the_python_runs_as_written(tmp_path, workplace):
     for name in ("ada.mp4", "dan.mp4", "ada_target.mp4"):
         shutil.copy(workplace / name, tmp_path / name)
     shutil.copytree(sample_path("consents"), tmp_path / "consents")
-    code = fenced("python")[0]
+    code = next(block for block in fenced("python") if "swap_video" in block)
     assert '*PRESETS["tiny"])' in code
     code = code.replace('*PRESETS["tiny"])', 'PRESETS["tiny"][0], TrainConfig(steps=4))')
     code = "from fslab.schedule import TrainConfig\n" + code

@@ -18,6 +18,7 @@ from fslab.webapp.page import build_page
 from fslab.webapp.settings import AppSettings
 
 PATIENCE = 90.0  # seconds
+README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,15 @@ def test_people_extract_train_job_stop(client, settings, facesets):
         time.sleep(0.1)
     client.predict(who, api_name="/stop")
     assert "fs-stopped" in str(client.predict(who, "", api_name="/job"))
+
+
+def test_the_example_in_the_readme_runs(url, picture, monkeypatch, capsys):
+    parts = README.read_text(encoding="utf-8").split("```python\n")
+    code = next(p.partition("```")[0] for p in parts if "gradio_client" in p[:200])
+    assert "http://127.0.0.1:7860" in code
+    monkeypatch.chdir(picture.parent)
+    exec(code.replace("http://127.0.0.1:7860", url), {})
+    assert "fs-marked" in capsys.readouterr().out
 
 
 def test_errors_are_sentences_and_the_server_lives(client, url, picture, tmp_path):

@@ -1,7 +1,10 @@
 """The page's words, controls and what its steps do on disk; nothing here serves or trains."""
 
+import ast
 import json
+import re
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +13,14 @@ pytest.importorskip("gradio")
 
 from fslab.consent import Consent
 from fslab.errors import ConsentError, FslabError
+from fslab.metrics import METRICS
 from fslab.samples import sample_path
 from fslab.swap import SwapConfig
 from fslab.webapp import controls, evaluate, extract, page, store, swap, train, verify, words
 from fslab.webapp.folders import new_visitor
 from fslab.webapp.settings import AppSettings
+
+PACKAGE = Path(words.__file__).parents[1]
 
 
 def asking(accept="", **cookies):
@@ -68,6 +74,62 @@ def test_errors_are_sentences_in_both_languages():
     assert words.say(error, asking("en")) == "Expected a video of at most 20 s, found one of 31 s. Cut it shorter."
     assert words.say(error, asking("zh-CN")) == "需要不超过 20 秒的视频，但得到31 秒的视频。请剪短一些。"
     assert "no such" in words.say(FslabError("no such", "x", "y"), asking("zh"))
+
+
+FOR_WHO_STARTS_IT = ("launch.py", "watching.py")  # said on the server's own terminal, before there is a page
+SAID = [
+    *sorted(PACKAGE.glob("webapp/*.py")), *sorted(PACKAGE.glob("media/*.py")), *sorted(PACKAGE.glob("provenance/*.py")),
+    *(PACKAGE / f"{n}.py" for n in ("consent", "storage", "faces", "faceset", "extract", "run", "swap", "video")),
+    *(PACKAGE / f"{n}.py" for n in ("train", "resume", "devices", "evaluate", "labels")),
+]  # fmt: skip
+
+
+def sentences(path):
+    """Return the parts of the errors a file raises, and the remarks of the marks it reads; 7 for what is put in."""
+    for function in [
+        n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.FunctionDef)
+    ]:
+        named = {}
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                named.setdefault(node.targets[0].id, []).append(node.value)
+        for call in [n for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]:
+            if call.func.id == "Layer" or (call.func.id.endswith("Error") and call.func.id != "ValueError"):
+                for argument in call.args[2:] if call.func.id == "Layer" else call.args:
+                    yield from spelled(argument, named)
+
+
+def spelled(node, named):
+    if isinstance(node, ast.Constant):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        yield "".join(v.value if isinstance(v, ast.Constant) else "7" for v in node.values)
+    elif isinstance(node, ast.IfExp):
+        yield from spelled(node.body, named)
+        yield from spelled(node.orelse, named)
+    elif isinstance(node, ast.Name):
+        for value in named.get(node.id, ()):
+            yield from spelled(value, {})
+
+
+@pytest.mark.parametrize("path", [p for p in SAID if p.name not in FOR_WHO_STARTS_IT], ids=lambda p: p.stem)
+def test_whatever_a_visitor_may_be_told_has_chinese_words(path):
+    plain = re.compile(r"(MB|[\W\d_])*")  # a name or a number alone
+    missing = {s for s in sentences(path) if words.phrase(s, "zh") == s and not plain.fullmatch(s)}
+    assert not missing - {"a 7, '7'"}
+
+
+def test_every_metric_has_a_chinese_name():
+    for metric in METRICS.values():
+        for english in (metric.title, metric.unit, metric.better):
+            assert english in ("", "dB", "ΔE", "%") or words.phrase(english, "zh") != english
+
+
+def test_what_is_put_into_a_phrase_is_put_into_chinese_too():
+    error = FslabError("consent of 'eve' to swapping", "consent to training only", "ask 'eve' for a wider consent")
+    told = words.say(error, asking("zh"))
+    assert told == "需要“eve”对“换脸”的同意，但得到只同意了 训练。请让“eve”扩大同意范围。"
+    assert words.say(error, asking("en")).startswith("Expected consent of 'eve' to swapping")
 
 
 def test_a_word_that_is_not_there_is_a_bug():

@@ -15,7 +15,7 @@ from fslab.webapp.folders import Visitor
 from fslab.webapp.lab import Lab, command_of, told
 from fslab.webapp.store import find_person, people, results
 from fslab.webapp.swap import SAMPLE
-from fslab.webapp.words import Language, language_of, text, word
+from fslab.webapp.words import Language, language_of, phrase, text, word
 
 TRUTH = "ada_as_dan_truth.mp4"
 N_WORST = 4
@@ -52,10 +52,10 @@ def read_report(folder: Path) -> EvalReport:
 
 def figures(report: EvalReport, language: Language) -> pd.DataFrame:
     """Return the metrics that could be taken, one a row, headed in the visitor's language."""
+    known = {METRICS[n]: v for n, v in report.metrics.items() if v is not None and n in METRICS}
     rows = [
-        (METRICS[n].title, f"{METRICS[n].text(v)} {METRICS[n].unit}".strip(), METRICS[n].better)
-        for n, v in report.metrics.items()
-        if v is not None and n in METRICS
+        (phrase(m.title, language), f"{m.text(v)} {phrase(m.unit, language)}".strip(), phrase(m.better, language))
+        for m, v in known.items()
     ]
     return pd.DataFrame(rows, columns=[text(k, language) for k in ("metric", "value", "better")])
 

@@ -16,7 +16,7 @@ from fslab.webapp.controls import build_controls, flags, read_controls
 from fslab.webapp.folders import Visitor
 from fslab.webapp.lab import Lab, told
 from fslab.webapp.store import find_person, load_faces
-from fslab.webapp.words import Language, language_of, text, word
+from fslab.webapp.words import Language, language_of, phrase, text, word
 
 CONTROLS = read_controls(
     ExtractConfig(), ["min_eyes", "min_sharpness", "min_difference", "max_yaw", "smooth", "embed_every"]
@@ -70,7 +70,7 @@ def show_faces(lab: Lab, visitor: Visitor, faceset: FaceSet, language: Language)
 def _caption(record: FaceRecord, language: Language) -> str:
     if record.keep:
         return f"✓ {text('kept', language)}"
-    why = text("dropped_by_you", language) if record.why == BY_YOU else record.why
+    why = text("dropped_by_you", language) if record.why == BY_YOU else phrase(record.why, language)
     return f"✕ {text('dropped', language, why=why)}"
 
 

@@ -15,7 +15,7 @@ from fslab.webapp.jobs import JobBook
 from fslab.webapp.limiter import Limiter, client_of
 from fslab.webapp.records import JobState, Record
 from fslab.webapp.settings import AppSettings
-from fslab.webapp.words import language_of, say, text
+from fslab.webapp.words import language_of, phrase, say, text
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def describe_job(job: JobState | None, request: gr.Request) -> str:
     if job.state == "failed":
         reason = say(FslabError(*job.error), request) if job.error else text("unknown_failure", language)
     kind = text(f"step_{job.kind}", language).split(" ", 1)[1]
-    note = job.message or (f"{job.done} / {job.total}" if job.total else "")
+    note = phrase(job.message, language) or (f"{job.done} / {job.total}" if job.total else "")
     line = text(f"job_{job.state}", language, kind=kind, share=share, note=note, reason=reason, position=job.position)
     bar = f'<progress max="{job.total or 1}" value="{job.done}" aria-label="{escape(kind)}"></progress>'
     busy = job.state in ("running", "queued")

@@ -97,25 +97,32 @@ def _build_top() -> gr.Button:
 
 def _build_steps(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[list, gr.HTML, list, gr.Tabs]:
     """Lay all steps out; returns their choices in the order of `offers`, the people's cards, events, and the tabs."""
-    first = "swap" if lab.settings.packaged_run else "people"
+    first = "swap" if lab.settings.public and lab.settings.packaged_run else "people"
     with gr.Tabs(selected=first, elem_id="steps") as tabs:
         with gr.Tab(word("step_people"), id="people"):
             cards, events = people.build_people(lab, visitor)
+            events.append(_lead_to("extract", tabs))
         with gr.Tab(word("step_extract"), id="extract"):
             person, more = extract.build_extract(lab, visitor, tick)
-            events += more
+            events += [*more, _lead_to("train", tabs)]
         with gr.Tab(word("step_train"), id="train"):
             trained, more = train.build_train(lab, visitor, tick)
-            events += more
+            events += [*more, _lead_to("swap", tabs)]
         with gr.Tab(word("step_swap"), id="swap"):
             (run, _, _), more = swap.build_swap(lab, visitor, tick)
-            events += more
+            events += [*more, _lead_to("evaluate", tabs)]
         with gr.Tab(word("step_evaluate"), id="evaluate"):
             result, more = evaluate.build_evaluate(lab, visitor, tick)
-            events += more
+            events += [*more, _lead_to("verify", tabs)]
         with gr.Tab(word("step_verify"), id="verify"):
             verify.build_verify(lab, visitor)
     return [person, trained, run, result], cards, events, tabs
+
+
+def _lead_to(step: str, tabs: gr.Tabs) -> object:
+    """Add the button at a step's end that opens the next one; returns its event."""
+    button = gr.Button(word(f"next_{step}"), elem_id=f"next-{step}", elem_classes="fs-next")
+    return button.click(lambda: gr.Tabs(selected=step), None, tabs, show_progress="hidden", api_visibility="private")
 
 
 def offer(choices: list, chosen: object) -> object:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from typing_extensions import Doc
 
+from fslab.samples import sample_path
 from fslab.schedule import parse_duration
 
 MEGABYTE = 1_000_000  # bytes
@@ -24,6 +25,14 @@ def default_home() -> Path:
     return base / "fslab" / "app"
 
 
+def find_packaged_run() -> Path | None:
+    """Return the folder of the run of ada and dan that ships with fslab; None where it was left out."""
+    try:
+        return sample_path("run/config.json").parent
+    except FileNotFoundError:
+        return None
+
+
 @dataclass(frozen=True)
 class AppSettings:
     """What the app allows, and where it keeps things. The defaults are for one's own machine."""
@@ -32,7 +41,9 @@ class AppSettings:
     public: Annotated[bool, Doc("the preset for strangers: small limits, no training, files kept for hours")] = False
     train_allowed: Annotated[bool, Doc("whether visitors may train")] = True
     train_budgets: Annotated[tuple[str, ...], Doc("training times on offer")] = ("1m", "4m", "10m", "30m", "1h", "4h")
-    packaged_run: Annotated[Path | None, Doc("finished run that everybody may swap with")] = None
+    packaged_run: Annotated[Path | None, Doc("finished run that everybody may swap with")] = field(
+        default_factory=find_packaged_run
+    )
     max_upload_mb: Annotated[int, Doc("largest file a visitor may send, megabytes")] = 2000
     max_visitor_mb: Annotated[int, Doc("most that one visitor may keep, megabytes")] = 50_000
     max_seconds: Annotated[float, Doc("longest clip, seconds")] = 1800.0

@@ -4,11 +4,13 @@ import filecmp
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import gradio as gr
 
 from fslab.errors import FslabError
+from fslab.media import read_frames, write_image
 from fslab.provenance import save_marked_image
 from fslab.samples import sample_path
 from fslab.storage import read_json
@@ -33,6 +35,7 @@ CONTROLS = read_controls(
     ["mask", "forehead", "keep_in_front", "erode", "feather", "colour", "colour_memory", "sharpen", "same_person"],
 )
 SAMPLE = "ada_target.mp4"
+SAMPLE_FRAME = 12  # of it, the packaged picture
 Choice = tuple[str, str, str]  # run, whose face is put in, who is replaced
 
 
@@ -112,18 +115,26 @@ def _build_picture(lab: Lab, said: list, options: list) -> None:
         done = str(swap_picture(swapper, source, output, person))
         return (str(source), done), done
 
+    @told
+    def take_sample(name, request: gr.Request):
+        copy = lab.visitor(name).uploads / "sample.png"
+        write_image(copy, next(islice(read_frames(sample_path(SAMPLE)), SAMPLE_FRAME, None)).rgb())
+        return str(copy)
+
     with gr.Row(equal_height=False):
         with gr.Column():
             target = gr.Image(
                 label=word("target_picture"), type="filepath", sources=["upload", "webcam", "clipboard"],
                 elem_id="target-picture",
             )  # fmt: skip
+            sample = gr.Button(word("use_sample_picture"), size="sm", elem_id="use-sample-picture")
             go = gr.Button(word("swap"), variant="primary", elem_id="swap-picture")
         with gr.Column():
             both = gr.ImageSlider(
                 label=word("before_after"), type="filepath", interactive=False, elem_id="before-after"
             )
             get = gr.DownloadButton(word("download"), elem_id="get-picture")
+    sample.click(take_sample, said[0], target, api_visibility="private")
     go.click(swap, [*said, target, *options], [both, get], api_name="swap_image", concurrency_id="swap")
 
 

@@ -6,7 +6,7 @@ import gradio as gr
 
 from fslab.provenance import VerifyReport, verify
 from fslab.webapp.lab import Lab, given, told
-from fslab.webapp.words import Language, language_of, text, word
+from fslab.webapp.words import Language, language_of, phrase, text, word
 
 SIGNS = {"intact": "✓", "broken": "✕", "missing": "–"}
 
@@ -16,7 +16,7 @@ def show_report(report: VerifyReport, language: Language) -> str:
     lines = []
     for layer in report.layers:
         name, state = text(f"layer_{layer.name}", language), text(f"layer_{layer.state}", language)
-        note = f"<small>{escape(layer.note)}</small>" if layer.note else ""
+        note = f"<small>{escape(phrase(layer.note, language))}</small>" if layer.note else ""
         sign = f'<span aria-hidden="true">{SIGNS[layer.state]}</span>'
         lines.append(f'<li class="fs-{layer.state}">{sign}<strong>{escape(name)}</strong> {escape(state)} {note}</li>')
     verdict = text(f"state_{report.state}", language)

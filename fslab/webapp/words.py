@@ -20,7 +20,7 @@ ZH_TAGS = ("zh", "zh-CN", "zh-TW", "zh-HK", "zh-MO", "zh-SG", "zh-Hans", "zh-Han
 EN_TAGS = ("en", "en-US", "en-GB")
 _HERE = resources.files("fslab.webapp")
 _TABLE: dict[str, list[str]] = json.loads(_HERE.joinpath("words.json").read_text(encoding="utf-8"))
-_ERRORS: list[list[str]] = json.loads(_HERE.joinpath("errors_zh.json").read_text(encoding="utf-8"))
+_PHRASES: list[list[str]] = json.loads(_HERE.joinpath("phrases_zh.json").read_text(encoding="utf-8"))
 WORDS: dict[Language, dict[str, str]] = {
     "en": {key: pair[0] for key, pair in _TABLE.items()},
     "zh": {key: pair[1] for key, pair in _TABLE.items()},
@@ -57,17 +57,21 @@ def say(error: Exception, request: gr.Request | None = None) -> str:
     """Return an error as one sentence in the language of the request."""
     language = language_of(request)
     if not isinstance(error, FslabError):
-        return text("bad_value", language, reason=error)
+        return text("bad_value", language, reason=phrase(str(error), language))
     if language == "en":
         return f"Expected {error.expected}, found {error.found}. {error.fix[:1].upper()}{error.fix[1:]}."
-    parts = (in_chinese(part) for part in (error.expected, error.found, error.fix))
+    parts = (phrase(part, language) for part in (error.expected, error.found, error.fix))
     return text("error_sentence", language, **dict(zip(("expected", "found", "fix"), parts, strict=True)))
 
 
-def in_chinese(part: str) -> str:
-    """Return a part of an error in Chinese; what the table does not know stays as it is."""
-    for pattern, chinese in _ERRORS:
-        found = re.fullmatch(pattern, part)
+def phrase(english: str, language: Language) -> str:
+    """Return what the package says in English (part of an error, a metric, a remark) in the visitor's language.
+
+    What is put into a phrase, such as the name of a consent's scope, is looked up too; what the table does not know
+    stays as it is.
+    """
+    for pattern, chinese in _PHRASES if language == "zh" else ():
+        found = re.fullmatch(pattern, english)
         if found:
-            return chinese.format(*found.groups())
-    return part
+            return chinese.format(*(phrase(part or "", language) for part in found.groups()))
+    return english
