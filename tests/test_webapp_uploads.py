@@ -128,6 +128,25 @@ def test_the_place_in_a_clips_header_is_blanked_and_nothing_else(visitor, settin
     assert probe(upload.path).n_frames == 48
 
 
+def test_of_other_kinds_of_clips_pictures_and_sound_alone_are_taken(visitor, settings, tmp_path, short_clips):
+    with av.open(str(short_clips["ada"])) as source, av.open(str(tmp_path / "phone.webm.mkv"), "w") as target:
+        target.metadata["location"], target.metadata["title"] = PLACE.decode(), "SecretTitle"
+        streams = {s.index: target.add_stream_from_template(s) for s in source.streams if s.type in ("video", "audio")}
+        for packet in source.demux(list(source.streams.video + source.streams.audio)):
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    assert PLACE in (tmp_path / "phone.webm.mkv").read_bytes()
+    upload = accept(visitor, tmp_path / "phone.webm.mkv", settings)
+    assert PLACE not in upload.path.read_bytes()
+    assert b"SecretTitle" not in upload.path.read_bytes()
+    assert (upload.n_frames, probe(upload.path).n_frames) == (48, 48)
+    with av.open(str(upload.path)) as kept, av.open(str(short_clips["ada"])) as source:
+        assert len(kept.streams.audio) == len(source.streams.audio)
+        pictures = [frame.to_ndarray(format="rgb24") for frame in kept.decode(video=0)]
+        assert all((a == b.to_ndarray(format="rgb24")).all() for a, b in zip(pictures, source.decode(video=0)))
+
+
 def test_names_are_no_paths(settings, visitor, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for name in ("", ".", "..", "../..", str(tmp_path), visitor.name + "/..", visitor.name.upper(), "a" * 32, None, 7):

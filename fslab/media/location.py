@@ -1,8 +1,13 @@
-"""Place and device in the header of an MP4 or MOV: blanked where they lie, so that nothing else moves."""
+"""Place, device and author of a clip left out: blanked in an MP4 or MOV, not copied from any other file."""
 
 import struct
 from pathlib import Path
 from typing import BinaryIO
+
+import av
+
+from fslab.errors import MediaError
+from fslab.storage import atomic_path
 
 _HOLDERS = (b"moov", b"trak")  # boxes that hold the boxes of interest
 _PERSONAL = (b"udta", b"meta")  # user data and Apple's keys: place, device, author
@@ -20,6 +25,24 @@ def blank_location(path: Path) -> int:
     with open(path, "r+b") as file:
         end = file.seek(0, 2)
         return _blank_within(file, 0, end)
+
+
+def copy_without_tags(source: Path, target: Path) -> None:
+    """Copy a clip's pictures and sound, packet by packet, into a Matroska file without any tag, title or other track.
+
+    Raises:
+        MediaError: if Matroska cannot hold them.
+    """
+    try:
+        with atomic_path(target) as part, av.open(source) as old, av.open(part, "w", format="matroska") as new:
+            kept = [stream for stream in old.streams if stream.type in ("video", "audio")]
+            copies = {stream.index: new.add_stream_from_template(stream) for stream in kept}
+            for packet in old.demux(kept):
+                if packet.size:  # the last of each stream holds nothing
+                    packet.stream = copies[packet.stream.index]
+                    new.mux(packet)
+    except (av.FFmpegError, ValueError) as reason:
+        raise MediaError("a common kind of video file", f"'{source}' ({reason})", "export it again as MP4") from reason
 
 
 def _blank_within(file: BinaryIO, start: int, end: int) -> int:

@@ -78,8 +78,8 @@ def worst_pictures(folder: Path, report: EvalReport) -> list[tuple[Path, str]]:
     return [(path, caption) for _, path, caption in found[:N_WORST]]
 
 
-def build_evaluate(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[gr.Dropdown, list]:
-    """Lay the step out; returns the choice of a result and the events that start a job."""
+def build_evaluate(lab: Lab, visitor: gr.Textbox, news: gr.State) -> tuple[gr.Dropdown, list]:
+    """Lay the step out; returns the choice of a result and the events that start a job; ``news`` changes with a job."""
     start, poll = _handlers(lab)
     gr.Markdown(word("evaluate_lead"))
     with gr.Row(equal_height=True):
@@ -93,7 +93,7 @@ def build_evaluate(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[gr.Dr
     get = gr.DownloadButton(word("report"))
     seen = gr.State("")
     shown = [seen, table, plot, worst, get]
-    tick.tick(poll, [visitor, seen], shown, show_progress="hidden", concurrency_limit=None)
+    news.change(poll, [visitor, seen], shown, show_progress="hidden", api_visibility="private")
     return result, [go.click(start, [visitor, result], None, api_name="evaluate")]
 
 

@@ -74,8 +74,8 @@ def _caption(record: FaceRecord, language: Language) -> str:
     return f"✕ {text('dropped', language, why=why)}"
 
 
-def build_extract(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[gr.Dropdown, list]:
-    """Lay the step out; returns the choice of a person and the events that start a job."""
+def build_extract(lab: Lab, visitor: gr.Textbox, news: gr.State) -> tuple[gr.Dropdown, list]:
+    """Lay the step out; returns the choice of a person and the events that start a job; ``news`` changes with a job."""
     gr.Markdown(word("extract_lead"))
     with gr.Row(equal_height=True):
         person = gr.Dropdown([], label=word("person"), allow_custom_value=True, elem_id="extract-person", scale=3)
@@ -100,7 +100,7 @@ def build_extract(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[gr.Dro
     shown = [found, grid, names, card]
     start, poll, show, choose, flip, undo = _handlers(lab)
     started = go.click(start, [visitor, person, *options], None, api_name="extract")
-    tick.tick(poll, [visitor, person, seen], [seen, *shown], show_progress="hidden", concurrency_limit=None)
+    news.change(poll, [visitor, person, seen], [seen, *shown], show_progress="hidden", api_visibility="private")
     person.change(show, [visitor, person], shown, show_progress="hidden", api_visibility="private")
     found.select(choose, [visitor, person], shown, api_visibility="private")
     grid.select(flip, [visitor, person, names, done], [done, *shown], show_progress="hidden", api_visibility="private")

@@ -63,16 +63,17 @@ def build_page(settings: AppSettings) -> gr.Blocks:
         forget = _build_top()
         line = gr.HTML(elem_id="job")
         tick = gr.Timer(settings.poll_seconds, active=False)
-        choices, cards, events, tabs = _build_steps(lab, visitor, tick)
+        seen, learnt = gr.State(""), gr.State("")  # the job and its state; how far a training's log and previews are
+        choices, cards, events, tabs = _build_steps(lab, visitor, (seen, learnt))
         look, watch, enter, leave = _handlers(lab)
         news = [line, tick, cards, *choices]
         for event in events:
             event.success(look, [visitor, *choices], news, show_progress="hidden", api_visibility="private")
         tabs.select(look, [visitor, *choices], news, show_progress="hidden", api_visibility="private")
-        seen = gr.State("")
         tick.tick(
-            watch, [visitor, seen], [line, tick, seen], show_progress="hidden", concurrency_limit=None, api_name="job"
-        )
+            watch, [visitor, seen], [line, tick, seen, learnt], show_progress="hidden", concurrency_limit=None,
+            api_name="job",
+        )  # fmt: skip
         seen.change(look, [visitor, *choices], news, show_progress="hidden", api_visibility="private")
         forget.click(leave, visitor, [kept, visitor], api_visibility="private").success(
             None, js="() => location.reload()"
@@ -95,24 +96,29 @@ def _build_top() -> gr.Button:
     return forget
 
 
-def _build_steps(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[list, gr.HTML, list, gr.Tabs]:
-    """Lay all steps out; returns their choices in the order of `offers`, the people's cards, events, and the tabs."""
+def _build_steps(lab: Lab, visitor: gr.Textbox, news: tuple[gr.State, gr.State]) -> tuple[list, gr.HTML, list, gr.Tabs]:
+    """Lay all steps out; ``news`` are the states that change when a job has, and when a training has learnt more.
+
+    Returns:
+        The steps' choices in the order of `offers`, the people's cards, events, and the tabs.
+    """
+    seen, learnt = news
     first = "swap" if lab.settings.public and lab.settings.packaged_run else "people"
     with gr.Tabs(selected=first, elem_id="steps") as tabs:
         with gr.Tab(word("step_people"), id="people"):
             cards, events = people.build_people(lab, visitor)
             events.append(_lead_to("extract", tabs))
         with gr.Tab(word("step_extract"), id="extract"):
-            person, more = extract.build_extract(lab, visitor, tick)
+            person, more = extract.build_extract(lab, visitor, seen)
             events += [*more, _lead_to("train", tabs)]
         with gr.Tab(word("step_train"), id="train"):
-            trained, more = train.build_train(lab, visitor, tick)
+            trained, more = train.build_train(lab, visitor, learnt)
             events += [*more, _lead_to("swap", tabs)]
         with gr.Tab(word("step_swap"), id="swap"):
-            (run, _, _), more = swap.build_swap(lab, visitor, tick)
+            (run, _, _), more = swap.build_swap(lab, visitor, seen)
             events += [*more, _lead_to("evaluate", tabs)]
         with gr.Tab(word("step_evaluate"), id="evaluate"):
-            result, more = evaluate.build_evaluate(lab, visitor, tick)
+            result, more = evaluate.build_evaluate(lab, visitor, seen)
             events += [*more, _lead_to("verify", tabs)]
         with gr.Tab(word("step_verify"), id="verify"):
             verify.build_verify(lab, visitor)
@@ -152,10 +158,11 @@ def _handlers(lab: Lab) -> tuple[Callable, Callable, Callable, Callable]:
 
     @told
     def watch(name, seen, request: gr.Request):
-        job = lab.book.latest(lab.visitor(name))
+        who = lab.visitor(name)
+        job = lab.book.latest(who)
         now = f"{job.id} {job.state}" if job else ""
         more = now != seen or bool(job and not is_over(job))  # a round after the end, for those who looked just before
-        return describe_job(job, request), gr.Timer(active=more), now
+        return describe_job(job, request), gr.Timer(active=more), now, train.news_of(lab, who)
 
     @told
     def enter(kept, request: gr.Request):

@@ -74,8 +74,11 @@ def clip_argv(lab: Lab, who: Visitor, choice: Choice, target: Path, values: Sequ
     return argv + flags(CONTROLS, values)
 
 
-def build_swap(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[list[gr.Dropdown], list]:
-    """Lay the step out; returns the choices of run and people, and the events that start a job."""
+def build_swap(lab: Lab, visitor: gr.Textbox, news: gr.State) -> tuple[list[gr.Dropdown], list]:
+    """Lay the step out; returns the choices of run and people, and the events that start a job.
+
+    ``news`` changes with a job.
+    """
     gr.Markdown(word("swap_lead"))
     with gr.Row():
         run = gr.Dropdown([], label=word("run"), allow_custom_value=True, elem_id="swap-run")
@@ -89,7 +92,7 @@ def build_swap(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[list[gr.D
         with gr.Tab(word("picture")):
             _build_picture(lab, said, options)
         with gr.Tab(word("video")):
-            event = _build_video(lab, said, options, tick)
+            event = _build_video(lab, said, options, news)
         with gr.Tab(word("live")):
             _build_live(lab, said, options)
     return [run, identity, replaced], [event]
@@ -138,7 +141,7 @@ def _build_picture(lab: Lab, said: list, options: list) -> None:
     go.click(swap, [*said, target, *options], [both, get], api_name="swap_image", concurrency_id="swap")
 
 
-def _build_video(lab: Lab, said: list, options: list, tick: gr.Timer) -> object:
+def _build_video(lab: Lab, said: list, options: list, news: gr.State) -> object:
     with gr.Row(equal_height=False):
         with gr.Column():
             target = gr.Video(label=word("target_video"), sources=["upload", "webcam"], elem_id="target-video")
@@ -154,7 +157,7 @@ def _build_video(lab: Lab, said: list, options: list, tick: gr.Timer) -> object:
     start, variants, poll, take_sample = _video_handlers(lab)
     sample.click(take_sample, said[0], target, api_visibility="private")
     compare.click(variants, [*said, target, *options], sheet, api_visibility="private", concurrency_id="swap")
-    tick.tick(poll, [said[0], seen], [seen, result, get], show_progress="hidden", concurrency_limit=None)
+    news.change(poll, [said[0], seen], [seen, result, get], show_progress="hidden", api_visibility="private")
     return go.click(start, [*said, target, *options], None, api_name="swap_video")
 
 

@@ -70,8 +70,20 @@ def newest_preview(folder: Path) -> Path | None:
     return max(found, key=lambda p: p.stat().st_mtime, default=None)
 
 
-def build_train(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[gr.Dropdown, list]:
-    """Lay the step out; returns the choice of people and the events that start or end a job."""
+def news_of(lab: Lab, visitor: Visitor) -> str:
+    """Return a text that changes whenever the visitor's newest training has more to show; empty without one."""
+    job = lab.book.latest(visitor, "train")
+    log = run_folder(job) / "log.jsonl" if job else None
+    if log is None or not log.exists():
+        return ""
+    return f"{job.id} {log.stat().st_size} {newest_preview(log.parent)}"
+
+
+def build_train(lab: Lab, visitor: gr.Textbox, learnt: gr.State) -> tuple[gr.Dropdown, list]:
+    """Lay the step out; returns the choice of people and the events that start or end a job.
+
+    ``learnt`` changes when there is more to show.
+    """
     gr.Markdown(word("train_lead" if lab.settings.train_allowed else "no_training"))
     people = gr.Dropdown(
         [], multiselect=True, allow_custom_value=True, label=word("train_people"), elem_id="train-people"
@@ -94,15 +106,14 @@ def build_train(lab: Lab, visitor: gr.Textbox, tick: gr.Timer) -> tuple[gr.Dropd
         )
         score = gr.LinePlot(x="seconds", y="score", label=word("score"), height=240, x_title="s")
     preview = gr.Image(label=word("preview"), type="filepath", interactive=False, elem_id="preview")
-    seen = gr.State("")
-    start, ask, poll = _handlers(lab)
+    start, ask, show = _handlers(lab)
     events = [go.click(start, [visitor, people, preset, encoder, budget, *options], None, api_name="train")]
     for name, button in asks.items():
         name_of = {"stop": "stop"}.get(name)
         how = {"api_name": name_of} if name_of else {"api_visibility": "private"}
         events.append(button.click(ask[name], visitor, None, concurrency_limit=None, **how))
-    shown = [seen, verdict, loss, score, preview]
-    tick.tick(poll, [visitor, seen], shown, show_progress="hidden", concurrency_limit=None)
+    shown = [verdict, loss, score, preview]
+    learnt.change(show, visitor, shown, show_progress="hidden", api_visibility="private")
     return people, events
 
 
@@ -130,17 +141,13 @@ def _handlers(lab: Lab) -> tuple:
         return ask
 
     @told
-    def poll(name, seen, request: gr.Request):
+    def show(name, request: gr.Request):
         job = lab.book.latest(lab.visitor(name), "train")
         folder = run_folder(job) if job else None
-        size = (folder / "log.jsonl").stat().st_size if folder and (folder / "log.jsonl").exists() else 0
-        picture = newest_preview(folder) if folder else None
-        now = f"{job and job.id} {size} {picture}"
-        if not size or now == seen:
-            return [now, *[gr.skip()] * 4]
-        rows = read_log(folder)
+        if folder is None or not (folder / "log.jsonl").exists():
+            return [gr.skip()] * 4
+        rows, picture = read_log(folder), newest_preview(folder)
         line = text(f"verdict_{judge_curve(rows).kind}", language_of(request))
-        shown = str(picture) if picture else gr.skip()
-        return [now, line, curve(rows, "loss"), curve(rows, "score"), shown]
+        return [line, curve(rows, "loss"), curve(rows, "score"), str(picture) if picture else gr.skip()]
 
-    return start, {n: asking(n) for n in ("pause", "resume", "stop")}, poll
+    return start, {n: asking(n) for n in ("pause", "resume", "stop")}, show

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fslab.errors import FslabError, MediaError
 from fslab.media import is_image, probe, read_image, read_marks, write_image
-from fslab.media.location import blank_location
+from fslab.media.location import blank_location, copy_without_tags
 from fslab.media.reader import READABLE_SHARE
 from fslab.media.source import open_source
 from fslab.provenance.manifest import TOOL
@@ -52,8 +52,8 @@ def accept(
     """Check a file and keep a copy of it in the visitor's folder; EXIF and places are left out of the copy.
 
     Pictures are kept as PNG, upright and in sRGB, without any metadata; one that fslab itself marked as swapped is kept
-    as it is, for a mark is not ours to remove (such a file holds nothing but the mark). Clips keep every byte but what
-    their headers say of place and device.
+    as it is, for a mark is not ours to remove (such a file holds nothing but the mark). MP4 and MOV clips keep every
+    byte but what their headers say of place and device; of others, pictures and sound alone are taken.
 
     Args:
         visitor: whose it is.
@@ -165,9 +165,13 @@ def _take_video(visitor: Visitor, path: Path, settings: AppSettings) -> Upload:
     target = _new_name(visitor, path.suffix.lower() if path.suffix.lower() in (".mp4", ".mov") else ".mp4")
     if not _is_mp4(path):
         target = target.with_suffix(".mkv")
-    _copy(path, target)
-    if _is_mp4(target) and TOOL not in read_marks(target)["tags"]:
-        blank_location(target)
+    if target.suffix == ".mkv":
+        with explained(target):
+            copy_without_tags(path, target)
+    else:
+        _copy(path, target)
+        if TOOL not in read_marks(target)["tags"]:
+            blank_location(target)
     return Upload(target, "video", info.size, seconds, len(ticks))
 
 
