@@ -1,4 +1,5 @@
 import json
+import urllib.request
 
 import matplotlib.cbook
 import numpy as np
@@ -240,6 +241,7 @@ def test_an_unknown_embedder_is_refused():
 
 def test_facenet_without_its_weights_or_a_network_says_so_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made at the first call, with the proxies of then, and kept
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(FslabError, match="use the 'dlib' embedder") as caught:
