@@ -63,7 +63,7 @@ def figures(report: EvalReport, language: Language) -> pd.DataFrame:
 def frame_curve(values: Sequence[float | None]) -> pd.DataFrame:
     """Return a value a frame for a plot, without the frames where none was taken."""
     known = [(i, float(v)) for i, v in enumerate(values) if v is not None]
-    return pd.DataFrame(known, columns=["frame", "value"])
+    return pd.DataFrame(known, columns=["frame", "value"]).astype(float)
 
 
 def worst_pictures(folder: Path, report: EvalReport) -> list[tuple[Path, str]]:
@@ -86,7 +86,7 @@ def build_evaluate(lab: Lab, visitor: gr.Textbox, news: gr.State) -> tuple[gr.Dr
         result = gr.Dropdown([], label=word("result"), allow_custom_value=True, elem_id="result", scale=3)
         go = gr.Button(word("evaluate"), variant="primary", elem_id="evaluate", scale=1)
     table = gr.Dataframe(label=word("metrics"), interactive=False, elem_id="figures", wrap=True)
-    plot = gr.LinePlot(x="frame", y="value", label=word("per_frame"), height=240)
+    plot = gr.LinePlot(x="frame", y="value", label=word("per_frame"), height=280, x_title=word("frame"), y_title="°")
     worst = gr.Gallery(
         label=word("worst"), columns=4, fit_columns=False, height=260, interactive=False, elem_id="worst"
     )

@@ -83,7 +83,13 @@ def build_extract(lab: Lab, visitor: gr.Textbox, news: gr.State) -> tuple[gr.Dro
     with gr.Accordion(word("more_options"), open=False):
         options = build_controls(CONTROLS)
     found = gr.Gallery(
-        label=word("found"), columns=6, fit_columns=False, height=180, allow_preview=False, interactive=False
+        label=word("found"),
+        columns=6,
+        fit_columns=False,
+        height=200,
+        allow_preview=False,
+        interactive=False,
+        elem_id="found",
     )
     grid = gr.Gallery(
         label=word("review"),

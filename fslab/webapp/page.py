@@ -89,7 +89,7 @@ def _build_top() -> gr.Button:
         with gr.Column(scale=5, min_width=200):
             gr.Markdown(word("title"), elem_id="title")
             gr.Markdown(word("lead"), elem_id="lead")
-        with gr.Column(scale=2, min_width=150), gr.Row():
+        with gr.Column(scale=3, min_width=150), gr.Row():
             switch = gr.Button(word("language"), size="sm", elem_id="language")
             forget = gr.Button(word("forget"), size="sm", variant="stop", elem_id="forget")
     switch.click(None, js=SWITCH)

@@ -146,13 +146,12 @@ def _build_video(lab: Lab, said: list, options: list, news: gr.State) -> object:
         with gr.Column():
             target = gr.Video(label=word("target_video"), sources=["upload", "webcam"], elem_id="target-video")
             sample = gr.Button(word("use_sample"), size="sm", elem_id="use-sample")
-            with gr.Row():
-                compare = gr.Button(word("variants"), elem_id="variants")
-                go = gr.Button(word("swap"), variant="primary", elem_id="swap-video")
+            go = gr.Button(word("swap"), variant="primary", elem_id="swap-video")
+            compare = gr.Button(word("variants"), elem_id="variants")
         with gr.Column():
             result = gr.Video(label=word("result_video"), interactive=False, elem_id="result-video")
             get = gr.DownloadButton(word("download"))
-    sheet = gr.Image(label=word("sheet"), type="filepath", interactive=False, elem_id="sheet")
+    sheet = gr.Image(label=word("sheet"), type="filepath", interactive=False, elem_id="sheet", visible=False)
     seen = gr.State("")
     start, variants, poll, take_sample = _video_handlers(lab)
     sample.click(take_sample, said[0], target, api_visibility="private")
@@ -178,7 +177,7 @@ def _video_handlers(lab: Lab) -> tuple:
         picture = make_variants(swapper.run, identity, person, clip, swapper.config)
         path = who.results / "variants.png"
         save_marked_image(path, picture, swap_manifest(swapper, person, clip))
-        return str(path)
+        return gr.update(value=str(path), visible=True)
 
     @told
     def poll(name, seen, request: gr.Request):

@@ -61,7 +61,8 @@ def curve(rows: list[dict], name: str) -> pd.DataFrame:
     for row in known[:: max(len(known) // POINTS, 1)]:
         values = row[name] if isinstance(row[name], dict) else {"": row[name]}
         points += [(row["seconds"], float(value), person) for person, value in values.items()]
-    return pd.DataFrame(points, columns=["seconds", name, "person"])
+    frame = pd.DataFrame(points, columns=["seconds", name, "person"])
+    return frame.astype({"seconds": float, name: float})  # also when empty: a plot takes other things for names
 
 
 def newest_preview(folder: Path) -> Path | None:
@@ -102,9 +103,9 @@ def build_train(lab: Lab, visitor: gr.Textbox, learnt: gr.State) -> tuple[gr.Dro
     verdict = gr.Markdown(word("verdict_none"), elem_id="verdict")
     with gr.Row():
         loss = gr.LinePlot(
-            x="seconds", y="loss", color="person", label=word("loss"), height=240, x_title="s", elem_id="loss"
+            x="seconds", y="loss", color="person", label=word("loss"), height=300, x_title="s", elem_id="loss"
         )
-        score = gr.LinePlot(x="seconds", y="score", label=word("score"), height=240, x_title="s")
+        score = gr.LinePlot(x="seconds", y="score", label=word("score"), height=300, x_title="s")
     preview = gr.Image(label=word("preview"), type="filepath", interactive=False, elem_id="preview")
     start, ask, show = _handlers(lab)
     events = [go.click(start, [visitor, people, preset, encoder, budget, *options], None, api_name="train")]
