@@ -21,7 +21,7 @@ SCATTERS = 2.5  # so many standard deviations of the scatter are chance
 SMALLEST = 0.005  # of the score; less can be seen by nobody
 PATIENCE = 0.2  # share of the training without a better score that makes a plateau
 Kind = Literal["early", "improving", "plateau", "worse"]
-Side = Literal["", "identity", "follows", "ssim"]
+Side = Literal["", "identity", "follows", "detail", "ssim"]
 
 FELL = {
     "identity": "the swaps look more like the target again while the people are redrawn as well as ever: the "
@@ -29,13 +29,15 @@ FELL = {
     "or a lower --lr.",
     "follows": "the swaps do less of what the target does: the network has begun to draw each person from memory. Use "
     "the best weights (swaps do), and add footage with more expressions and poses.",
+    "detail": "the swaps grow softer. Use the best weights (swaps do), or lower --lr.",
     "ssim": "held-out faces are redrawn worse than before: the network learns its training faces by heart, or the rate "
     "is too high. Use the best weights (swaps do), add footage or lower --lr.",
 }
 LACKS = {
     "identity": "What it lacks most is likeness: the swaps still look like the target.",
     "follows": "What it lacks most is motion: the swaps do too little of what the target does.",
-    "ssim": "What it lacks most is detail: a larger --preset can draw more.",
+    "detail": "What it lacks most is detail: the swaps are softer than the footage; a larger --preset can draw more.",
+    "ssim": "What it lacks most is accuracy: people are redrawn poorly; a larger --preset can draw more.",
 }
 
 
@@ -51,7 +53,8 @@ class Verdict:
         score: its level now, in [0, 1], a median of the last three measurements.
         best: its best level.
         chance: differences of the score below this are scatter.
-        side: what fell, of a training that got worse, or what is weakest: "identity", "follows", "ssim"; "" unknown.
+        side: what fell, of a training that got worse, or what is weakest: "identity", "follows", "detail",
+            "ssim"; "" unknown.
     """
 
     kind: Kind
@@ -135,7 +138,7 @@ def _worse(known: dict, sides: dict[str, np.ndarray], when: float) -> Verdict:
 def _plateau(known: dict, sides: dict[str, np.ndarray], hints: Sequence[str]) -> Verdict:
     since = _duration(known["minutes_since_best"])
     text = f"No better for {since} (score {known['score']:.2f} after {_duration(known['minutes'])})."
-    full = {"identity": ENOUGH_IDENTITY, "follows": 1.0, "ssim": 1.0}
+    full = {"identity": ENOUGH_IDENTITY, "follows": 1.0, "detail": 1.0, "ssim": 1.0}
     weak = min(sides, key=lambda name: sides[name][-1] / full[name], default="")
     if weak:
         text += f" {LACKS[weak]}"
@@ -144,10 +147,11 @@ def _plateau(known: dict, sides: dict[str, np.ndarray], hints: Sequence[str]) ->
 
 
 def _sides(rows: Sequence[Mapping]) -> dict[str, list[float]]:
-    """Return the means over people or pairs of what was measured in every row: "identity", "follows", "ssim"."""
+    """Return the means over people or pairs of what was measured in every row, see `Side`."""
     found = {
         "identity": [_mean(row.get("swaps"), "identity") for row in rows],
         "follows": [_mean(row.get("swaps"), "follows") for row in rows],
+        "detail": [_mean(row.get("swaps"), "detail") for row in rows],
         "ssim": [_mean(row.get("held_out"), "ssim") for row in rows],
     }
     return {name: values for name, values in found.items() if None not in values}

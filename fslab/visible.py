@@ -7,6 +7,7 @@ SIDE = 64  # pixels at which it is decided; edges finer than that are feathered 
 CORE = 0.16  # how far inside the outline skin is looked for, share of the face's size
 UNLIKE = 3.0  # standard deviations of skin colour beyond which a pixel is taken for something else
 SPREAD = np.diag([9.0, 2.0, 2.0])  # added to the covariance of skin, CIE Lab: flat skin has some spread too
+SPUR = 13  # pixels of `SIDE`: what is narrower is no part of a face, but skin-coloured hair beside it
 LEAST = 64  # pixels of skin, below which nothing is decided
 
 
@@ -67,7 +68,9 @@ def _skin(image: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _one_piece(seen: np.ndarray) -> np.ndarray:
     """Keep the largest piece, without its spurs, and fill its holes."""
-    smooth = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (SPUR, SPUR))
+    margin = ((SPUR, SPUR), (SPUR, SPUR))  # beyond the crop there is no face
+    smooth = cv2.morphologyEx(np.pad(seen.astype(np.uint8), margin), cv2.MORPH_OPEN, brush)[SPUR:-SPUR, SPUR:-SPUR]
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(smooth)
     if count < 2:
         return seen

@@ -51,7 +51,7 @@ def test_the_log_tells_both_sides_of_every_measurement(people, tmp_path):
     assert row["step"] == 4
     assert set(row["held_out"]) == {"ada", "dan"}
     assert set(row["swaps"]) == {"ada as dan", "dan as ada"}
-    assert set(row["swaps"]["ada as dan"]) == {"identity", "follows", "score"}
+    assert set(row["swaps"]["ada as dan"]) == {"identity", "follows", "detail", "score"}
     assert 0 <= row["score"] <= 1
     assert judge_run(run).kind == "early"
 

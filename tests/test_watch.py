@@ -11,7 +11,7 @@ from fslab.dataset import DataConfig, FaceDataset
 from fslab.geometry import crop_from_frame
 from fslab.media import read_frames
 from fslab.samples import sample_path
-from fslab.watch import Watch, identity_moved, motion_followed, swap_score, swapped_records
+from fslab.watch import Watch, detail_drawn, identity_moved, motion_followed, swap_score, swapped_records
 
 SIZE = 96
 HALF = DataConfig(held_out=0.5)
@@ -62,6 +62,9 @@ def test_the_score_is_ruled_by_the_weakest_side():
     assert swap_score(0.8, 0.4, 0.8) == pytest.approx(0.8)
     assert swap_score(0.8, 0.9, 1.0) == swap_score(0.8, 0.5, 1.0), "more than the truth has is no better"
     assert swap_score(0.8, None, None) == pytest.approx(0.8)
+    assert swap_score(0.8, 0.4, 0.8, 0.8) == pytest.approx(0.8) == swap_score(0.8, 0.4, 0.8, 0.8)
+    assert swap_score(0.8, 0.4, 0.8, 0.3) < swap_score(0.8, 0.4, 0.8, 0.6), "soft swaps are worse"
+    assert swap_score(0.8, 0.4, 0.8, 2.0) == swap_score(0.8, 0.4, 0.8, 1.0), "noise is no detail"
     assert swap_score(0.9, 0.3, 0.5) < swap_score(0.9, 0.3, 0.6) < swap_score(0.9, 0.4, 0.6)
 
 
@@ -128,6 +131,17 @@ def test_constructed_networks_rank_as_they_deserve(scene):
     assert constant["follows"] < 0.3 < 0.6 < good["follows"]
     assert good["identity"] > half["identity"] > 0
     assert constant["identity"] > 0.3, "a picture of dan is much like dan: identity alone would let it pass"
+
+
+def test_detail_is_a_share_of_the_persons_own():
+    own = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3)).astype(np.uint8)
+    all_of_it, half = np.ones((3, 32, 32), np.float32), np.zeros((2, 32, 32), np.float32)
+    half[:, :16] = 1
+    assert detail_drawn(own, all_of_it, own, all_of_it) == pytest.approx(1)
+    assert detail_drawn(own[:2], half, own, all_of_it) == pytest.approx(1, rel=0.1), "a pixel, not a picture"
+    soft = np.stack([cv2.GaussianBlur(p, (0, 0), 2) for p in own])
+    assert detail_drawn(soft, all_of_it, own, all_of_it) < 0.1
+    assert detail_drawn(np.zeros_like(own), all_of_it, own, all_of_it) == 0
 
 
 def test_blur_and_noise_are_no_swap(scene):
