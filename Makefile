@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint labs-html clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
 $(BIN)/fslab: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,5 +28,9 @@ test: $(BIN)/pytest  ## install what the tests need and run all of them
 lint: $(BIN)/pytest  ## check style and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+labs-html: $(BIN)/pytest  ## run every lab and write pages of them to labs_html
+	mkdir -p labs_html
+	$(BIN)/jupyter nbconvert --to html --execute --output-dir labs_html labs/*.ipynb
+
 clean:  ## remove the environment and the demo
-	rm -rf $(VENV) demo_out
+	rm -rf $(VENV) demo_out labs_html

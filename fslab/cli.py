@@ -16,6 +16,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subco
 
 from fslab import console
 from fslab.cli_app import App
+from fslab.cli_labs import Labs
 from fslab.cli_pretrain import Pretrain
 from fslab.cli_space import SpaceCommand
 from fslab.cli_synth import SynthCommand
@@ -323,6 +324,7 @@ def _commands(argv: Sequence[str]) -> object:
         | Annotated[Doctor, subcommand("doctor")]
         | Annotated[App, subcommand("app", default=app)]
         | Annotated[SpaceCommand, subcommand("space")]
+        | Annotated[Labs, subcommand("labs")]
     )
 
 

@@ -11,7 +11,8 @@ from IPython.display import Image, Markdown, display
 from fslab.consent import Consent
 from fslab.extract import extract_faces
 from fslab.faceset import FaceSet
-from fslab.media import encode_image, read_frames
+from fslab.label import VisibleLabel
+from fslab.media import RgbFrame, encode_image, read_frames
 from fslab.run import Run
 from fslab.samples import sample_path
 
@@ -61,3 +62,10 @@ def source_of(thing: object) -> None:
     """Show the source code of a function or class of fslab: the text of a lab cannot drift from it."""
     where = f"`{thing.__module__}.{thing.__qualname__}`"
     display(Markdown(f"{where}\n\n```python\n{inspect.getsource(thing)}```"))
+
+
+def show_swap(image: np.ndarray, alt: str = "", width: int | None = None) -> None:
+    """Show a picture with swapped faces in it: under the visible label, as everywhere in fslab; else as `show`."""
+    frame = RgbFrame(image.copy())
+    VisibleLabel(frame.size).apply(frame)
+    show(frame.rgb(), alt, width)

@@ -12,11 +12,12 @@ ROOT = Path(__file__).parents[1]
 ORDER = re.findall(
     r"\w+",
     """
-    errors storage pipeline media geometry consent label provenance weights mesh embedder faces tracking faceset
+    errors storage pipeline media geometry basics consent label provenance weights mesh embedder faces tracking faceset
     traits coverage extract data_doctor augment dataset decoders encoders losses devices schedule model disguise
     optimise distribute learner run resume measures watch base crowd pretrain train verdict blend visible swap video
     preview labels metrics patch meter evaluate viz lr_finder report search study tune tune_report synth bench doctor
-    console stages cli_synth cli_pretrain webapp cli_app space cli_space cli demo samples assets
+    console stages cli_synth cli_pretrain webapp cli_app space cli_space widgets labs cli_labs cli
+    demo samples assets
     """,
 )
 FILES = sorted((ROOT / "fslab").rglob("*.py"))

@@ -16,19 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fslab.basics import (
-    KERNELS,
-    convolve,
-    count_conv_parameters,
-    feature_maps,
-    fully_connected,
-    maps_to_pictures,
-    output_size,
-    pool,
-    receptive_field,
-    relu,
-)  # fmt: skip
+from fslab.basics import KERNELS, convolve, count_conv_parameters, feature_maps, fully_connected, maps_to_pictures
+from fslab.basics import output_size, pool, receptive_field, relu
 from fslab.labs import check, read_clip, show, source_of
+
+# %%
 from fslab.viz import image_grid
 
 frame = read_clip("ada_target.mp4", 1)[0]

@@ -18,6 +18,8 @@ from fslab.coverage import summarise
 from fslab.faces import find_faces
 from fslab.geometry import align_matrix, crop_from_frame, crop_template, invert, transform_points, umeyama, warp
 from fslab.labs import check, faces_of, read_clip, show, source_of
+
+# %%
 from fslab.media import RgbFrame, read_image
 from fslab.viz import coverage_card, image_grid
 
@@ -160,10 +162,18 @@ import skimage.data
 astronaut = skimage.data.astronaut()
 hopper = read_image(Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 tiny = cv2.resize(astronaut, None, fx=1 / 12, fy=1 / 12, interpolation=cv2.INTER_AREA)
+
+# %%
 pictures = {
-    "as it is": astronaut, "another": hopper, "turned 90°": np.rot90(astronaut).copy(), "1/12 size": tiny,
-    "blurred": cv2.GaussianBlur(astronaut, (0, 0), 12), "half covered": np.where(np.arange(512)[None, :, None] < 225, 90, astronaut).astype(np.uint8),
-}  # fmt: skip
+    "as it is": astronaut,
+    "another": hopper,
+    "turned 90°": np.rot90(astronaut).copy(),
+    "1/12 size": tiny,
+    "blurred": cv2.GaussianBlur(astronaut, (0, 0), 12),
+    "half covered": np.where(np.arange(512)[None, :, None] < 225, 90, astronaut).astype(np.uint8),
+}
+
+# %%
 for name, picture in pictures.items():
     found = find_faces(RgbFrame(picture))
     print(f"{name:>12}: {len(found)} face(s)", *(f"score {f.score:.2f}" for f in found))

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from fslab.augment import Poses, affine_grid, warp_field
 from fslab.dataset import DataConfig, FaceDataset, split_by_time
 from fslab.labs import check, faces_of, show, source_of
+
+# %%
 from fslab.viz import image_grid
 from fslab.widgets.warps import to_uint8
 
@@ -133,6 +135,7 @@ times = np.array([r.time for r in ada.kept])
 train, held = split_by_time(times, 0.1, 0.4)
 
 
+# %%
 def my_distance(train, held):
     return np.mean([np.abs(thumbs[train] - thumbs[i]).mean(axis=(1, 2)).min() for i in held])
 

@@ -19,6 +19,8 @@ from torch import nn
 from fslab.dataset import FaceDataset
 from fslab.decoders import Upsample
 from fslab.labs import FAST, check, faces_of, show, source_of
+
+# %%
 from fslab.model import PRESETS, ModelConfig, SwapAutoencoder
 from fslab.viz import image_grid
 from fslab.widgets.warps import to_uint8
@@ -49,6 +51,8 @@ for name, layer in classic.named_modules():
         layer.register_forward_hook(
             lambda m, i, o, name=name: shapes.append((name, type(m).__name__, tuple(o.shape[1:])))
         )
+
+# %%
 with torch.inference_mode():
     code = classic.encode(x)
     classic.decode(code, "ada")
@@ -104,6 +108,8 @@ for (name, kind, out), layer in zip(
     if kind != "MaxPool2d":
         places = out[1] * out[2] // (layer.stride[0] ** 2 if kind == "ConvTranspose2d" else 1)
         work[name] = layer.weight.numel() * places / 1e9
+
+# %%
 figure, axes = plt.subplots(figsize=(7, 2.6))
 axes.barh(list(work), list(work.values()), color="#6f95b8")
 axes.set_xlabel("billion multiplications a face")
@@ -131,6 +137,8 @@ layers = {
     "pixel shuffle, ICNR": Upsample("shuffle", 8, 8),
 }
 pictures = []
+
+# %%
 for layer in layers.values():
     with torch.inference_mode():
         out = layer(flat)[0, 0, 3:-3, 3:-3]
@@ -171,6 +179,7 @@ shape = ModelConfig(size=64, width=24, latent_channels=64, blocks=1, encoder_blo
 steps, generator = (60 if FAST else 400), torch.Generator().manual_seed(0)
 
 
+# %%
 def my_training(net, decoder_of):
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
     for _ in range(steps):
@@ -182,6 +191,7 @@ def my_training(net, decoder_of):
     return loss.item()
 
 
+# %%
 torch.manual_seed(0)
 apart, joint = SwapAutoencoder(shape, ["ada", "dan"]), SwapAutoencoder(shape, ["both"])
 print("loss, a decoder each:", round(my_training(apart, {"ada": "ada", "dan": "dan"}), 3))

@@ -16,19 +16,11 @@ import cv2
 import torch
 
 from fslab.dataset import FaceDataset
-from fslab.labs import WORK, budget, check, faces_of, show, source_of
-from fslab.losses import (
-    IdentityLoss,
-    LossConfig,
-    PatchCritic,
-    PerceptualLoss,
-    critic_loss,
-    dssim_loss,
-    gradient_loss,
-    l1_loss,
-    mse_loss,
-    ssim_map,
-)  # fmt: skip
+from fslab.labs import WORK, budget, check, faces_of, show, show_swap, source_of
+from fslab.losses import IdentityLoss, LossConfig, PatchCritic, PerceptualLoss, critic_loss, dssim_loss, gradient_loss
+
+# %%
+from fslab.losses import l1_loss, mse_loss, ssim_map
 from fslab.model import PRESETS
 from fslab.preview import preview_rows
 from fslab.train import train
@@ -76,13 +68,23 @@ faults = {
     "blurred": torch.from_numpy(cv2.GaussianBlur(to_uint8(truth)[0], (0, 0), 2)).permute(2, 0, 1)[None] / 255,
 }
 perceptual, identity = PerceptualLoss(), IdentityLoss(people[0].coverage)
+
+# %%
 losses = {
-    "L1": l1_loss, "MSE": mse_loss, "DSSIM": dssim_loss, "gradient": gradient_loss, "perceptual": perceptual,
+    "L1": l1_loss,
+    "MSE": mse_loss,
+    "DSSIM": dssim_loss,
+    "gradient": gradient_loss,
+    "perceptual": perceptual,
     "identity": lambda x, y, w: identity(x, y, batch.mask),
-}  # fmt: skip
+}
+
+# %%
 for name, loss in losses.items():
     found = {k: float(loss(x, truth, ones)) for k, x in faults.items()}
-    print(f"{name:>10}: shifted {found['shifted']:.4f}, blurred {found['blurred']:.4f}, ratio {found['blurred'] / found['shifted']:.2f}")
+    print(
+        f"{name:>10}: shifted {found['shifted']:.4f}, blurred {found['blurred']:.4f}, ratio {found['blurred'] / found['shifted']:.2f}"
+    )
 
 # %% [markdown]
 # Pixel losses mind a small shift far more than blur: blurring is the cheapest answer where a network is unsure by a pixel or two. Structure,
@@ -99,7 +101,10 @@ for loss in losses.values():
     (slope,) = torch.autograd.grad(loss(x, truth, ones), x)
     slope = slope[0].mean(0) / slope.abs().amax().clamp_min(1e-12)
     rows.append((128 - 320 * slope).clamp(0, 255).byte().numpy()[:, :, None].repeat(3, 2))
-show(image_grid([[to_uint8(blurred)[0], *rows]], (), ["blurred", *losses], cell=128), "what each loss tells a blurred face")
+show(
+    image_grid([[to_uint8(blurred)[0], *rows]], (), ["blurred", *losses], cell=128),
+    "what each loss tells a blurred face",
+)
 
 # %% [markdown]
 # L1 shouts at every pixel alike, MSE where the error is large, DSSIM where contrast is missing, the identity loss in patterns that no person
@@ -146,7 +151,10 @@ print(f"the critic's loss: {history[0]:.2f} at first, {history[-1]:.2f} after 40
 # by default.
 
 # %%
-sharp = (faults["shifted"] * 1.6 - 0.6 * torch.from_numpy(cv2.GaussianBlur(to_uint8(faults["shifted"])[0], (0, 0), 2)).permute(2, 0, 1)[None] / 255).clamp(0, 1)
+sharp = (
+    faults["shifted"] * 1.6
+    - 0.6 * torch.from_numpy(cv2.GaussianBlur(to_uint8(faults["shifted"])[0], (0, 0), 2)).permute(2, 0, 1)[None] / 255
+).clamp(0, 1)
 for name, x in (("truth", truth), ("blurred", blurred), ("wrong but sharp", sharp)):
     print(f"{name:>16}: critic {critic(x).mean():+.2f}, L1 {l1_loss(x, truth, ones):.3f}")
 
@@ -170,9 +178,14 @@ check(my_hinge, critic_loss, (torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)))
 model, config = PRESETS["tiny"]
 none = {"l1": 0.0, "dssim": 0.0, "gradient": 0.0}
 recipes = {
-    "MSE": LossConfig(**none | {"mse": 1.0}), "L1": LossConfig(**none | {"l1": 1.0}), "L1 + DSSIM": LossConfig(gradient=0.0),
-    "fslab's": LossConfig(), "with perceptual": LossConfig(perceptual=0.03),
-}  # fmt: skip
+    "MSE": LossConfig(**none | {"mse": 1.0}),
+    "L1": LossConfig(**none | {"l1": 1.0}),
+    "L1 + DSSIM": LossConfig(gradient=0.0),
+    "fslab's": LossConfig(),
+    "with perceptual": LossConfig(perceptual=0.03),
+}
+
+# %%
 shutil.rmtree(WORK / "losses", ignore_errors=True)
 rows = {}
 for name, recipe in recipes.items():
@@ -182,11 +195,8 @@ for name, recipe in recipes.items():
     print(f"{name}: {run.step} steps")
 
 # %%
-from fslab.label import VisibleLabel
-
 sheet = image_grid(list(rows.values()), list(rows), cell=128, foot="ada as dan, rendered people")
-VisibleLabel(sheet.shape[:2]).apply(sheet)
-show(sheet, "the same network with five losses")
+show_swap(sheet, "the same network with five losses")
 
 # %% [markdown]
 # Look at the eyes and the line between the lips. MSE is softest. Structure and edges bring contrast back. The table of all parts, measured
