@@ -59,6 +59,12 @@ backbone = replace(shape, encoder="timm:mobilenetv2_100")
 plain = TrainConfig(budget=budget("40s", "4s"), base="none", measure_every=1e9, save_every=1e9)
 rows, scores = {}, {}
 
+
+def my_score(run):
+    found = [row["score"] for row in read_log(run.folder) if "score" in row]
+    return found[-1] if found else float("nan")
+
+
 # %%
 for how in ("frozen", "last", "full"):
     run = train(people, WORK / "finetune" / how, backbone, replace(plain, encoder_train=how))
@@ -67,7 +73,7 @@ for how in ("frozen", "last", "full"):
         for g in build_optimizer(run.model.requires_grad_(True), run.train_config, "packaged").param_groups
         for p in g["params"]
     )
-    scores[how] = [r for r in read_log(run.folder) if "score" in r][-1]["score"]
+    scores[how] = my_score(run)
     rows[f"timm, {how}"] = preview_rows(run, people, 5)["ada as dan"]
     print(f"{how:>7}: {run.step:>4} steps, {learning / 1e6:.1f} million numbers learn, score {scores[how]:.2f}")
 
@@ -141,7 +147,7 @@ check(my_mix, torch.lerp, (vectors[0], vectors[1], 0.25), (vectors[0], vectors[1
 for name, how in {"base": recipe, "scratch": replace(recipe, base="none", encoder_train="full", lr=5e-4)}.items():
     timed = replace(how, budget=budget("40s", "4s"), measure_every=1e9, save_every=1e9)
     run = train(people, WORK / "finetune" / name, shape, timed)
-    scores[name] = [r for r in read_log(run.folder) if "score" in r][-1]["score"]
+    scores[name] = my_score(run)
     rows[name] = preview_rows(run, people, 5)["ada as dan"]
 print({k: round(v, 2) for k, v in scores.items()})
 show_swap(

@@ -30,6 +30,7 @@ from fslab.labs import FAST, WORK, check, packaged_run, read_clip, show, source_
 from fslab.media import RgbFrame, read_image, read_marks, write_image
 from fslab.provenance import sidecar_path, verify
 from fslab.swap import Swapper, swap_image
+from fslab.viz import image_grid
 
 # %%
 home = WORK / "provenance"
@@ -115,6 +116,10 @@ files = {
 }
 for name, path in files.items():
     print(f"{name:>31}: {verify(path).state}")
+show(
+    image_grid([[read_image(p) for p in files.values()]], (), [verify(p).state for p in files.values()], cell=180),
+    "five files",
+)
 
 # %% [markdown]
 # **The failure case.** The last one. Whoever wants to can cut the label off and save the pixels anew: nothing here survives that. Marks help honest
