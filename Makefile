@@ -23,7 +23,7 @@ $(BIN)/pytest: $(BIN)/fslab
 	@touch $@
 
 test: $(BIN)/pytest  ## install what the tests need and run all of them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(BIN)/pytest  ## check style and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -58,6 +58,13 @@ class Walker:
     def click(self, name):
         self.page.locator(f"#{name}").click()
 
+    def start(self, name):
+        """Press a button that starts a job, and wait for the line to say so."""
+        before = self.page.locator("#job .fs-job").get_attribute("class")
+        self.click(name)
+        if "fs-running" not in before:
+            expect(self.page.locator("#job .fs-running, #job .fs-queued")).to_be_visible(timeout=SHORT)
+
     def wait_for_job(self, kind, state="job_done"):
         line = self.say(state, kind=self.say(f"step_{kind}").split(" ", 1)[1])
         expect(self.page.locator("#job")).to_contain_text(line, timeout=PATIENCE)
@@ -137,7 +144,7 @@ def test_from_two_people_to_a_verified_clip_in_english(visit, settings):
     walk.click("next-extract")
     for person in ("ada", "dan"):
         walk.choose("extract-person", person)
-        walk.click("extract")
+        walk.start("extract")
         walk.wait_for_job("extract")
         expect(page.locator("#review img").first).to_be_visible(timeout=SHORT)
         expect(page.locator("#job")).not_to_contain_text("%")
@@ -151,7 +158,7 @@ def test_from_two_people_to_a_verified_clip_in_english(visit, settings):
 
     walk.click("next-train")
     walk.choose("budget", "1m")
-    walk.click("train")
+    walk.start("train")
     expect(page.locator("#job")).to_contain_text(re.compile(r"\d+%.*step"), timeout=PATIENCE)
     page.reload()
     expect(page.locator("#job")).to_contain_text(re.compile(r"\d+%.*step"), timeout=SHORT)
@@ -166,7 +173,7 @@ def test_from_two_people_to_a_verified_clip_in_english(visit, settings):
     page.get_by_role("tab", name=walk.say("video"), exact=True).click()
     walk.click("use-sample")
     expect(page.locator("#target-video video")).to_be_visible(timeout=SHORT)
-    walk.click("swap-video")
+    walk.start("swap-video")
     walk.wait_for_job("swap")
     clip = page.locator("#result-video video")
     expect(clip).to_be_visible(timeout=SHORT)
@@ -174,7 +181,7 @@ def test_from_two_people_to_a_verified_clip_in_english(visit, settings):
     walk.look("swap")
 
     walk.click("next-evaluate")
-    walk.click("evaluate")
+    walk.start("evaluate")
     walk.wait_for_job("evaluate")
     expect(page.locator("#figures")).to_contain_text("Closure", timeout=SHORT)
     walk.look("evaluate")
@@ -200,7 +207,7 @@ def test_the_same_visitor_in_chinese_finds_it_all_and_cancels(visit, tmp_path):
     walk.look("extract")
 
     walk.open("train")
-    walk.click("train")
+    walk.start("train")
     expect(page.locator("#job")).to_contain_text(re.compile(r"\d+%.*第 \d+ 步"), timeout=PATIENCE)
     walk.click("train-stop")
     walk.wait_for_job("train", "job_stopped")
@@ -214,7 +221,7 @@ def test_the_same_visitor_in_chinese_finds_it_all_and_cancels(visit, tmp_path):
     walk.look("picture")
 
     walk.open("evaluate")
-    walk.click("evaluate")
+    walk.start("evaluate")
     walk.wait_for_job("evaluate")
     expect(page.locator("#figures")).to_contain_text("还原度", timeout=SHORT)
     walk.look("evaluate")

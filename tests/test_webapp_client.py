@@ -5,6 +5,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -14,6 +15,7 @@ from fslab.provenance import verify
 from fslab.samples import sample_path
 from fslab.webapp.folders import Visitor
 from fslab.webapp.launch import launch, prepare
+from fslab.webapp.news import HEADER, ROUTE
 from fslab.webapp.page import build_page
 from fslab.webapp.settings import AppSettings
 
@@ -67,7 +69,7 @@ def test_people_extract_train_job_stop(client, settings, facesets):
     assert "ada" in cards
     assert "dan" in cards
     client.predict(who, "ada", api_name="/extract")
-    assert "fs-job" in str(client.predict(who, "", api_name="/job"))
+    assert "fs-job" in str(client.predict(who, api_name="/job"))
     client.predict(who, api_name="/stop")
     for folder in visitor.people.iterdir():  # the extraction itself is tested elsewhere
         name = next(n for n in facesets if f'"{n}"' in (folder / "consent.json").read_text())
@@ -78,7 +80,18 @@ def test_people_extract_train_job_stop(client, settings, facesets):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     client.predict(who, api_name="/stop")
-    assert "fs-stopped" in str(client.predict(who, "", api_name="/job"))
+    assert "fs-stopped" in str(client.predict(who, api_name="/job"))
+
+
+def test_a_page_asks_for_news_without_gradios_queue(client, url):
+    who = enter(client)
+    told = httpx.get(f"{url}{ROUTE}", headers={HEADER: who, "Accept-Language": "zh-CN"})
+    assert told.json() == {"line": '<div class="fs-job" role="status">就绪</div>', "seen": "", "learnt": ""}
+    assert told.headers["cache-control"] == "no-store"
+    for name in ("", "f" * 32, "../" + who):
+        refused = httpx.get(f"{url}{ROUTE}", headers={HEADER: name})
+        assert (refused.status_code, refused.json()) == (404, {})
+    assert httpx.get(f"{url}fslab/news/more").status_code == 404
 
 
 def test_the_example_in_the_readme_runs(url, picture, monkeypatch, capsys):

@@ -78,7 +78,7 @@ def worst_pictures(folder: Path, report: EvalReport) -> list[tuple[Path, str]]:
     return [(path, caption) for _, path, caption in found[:N_WORST]]
 
 
-def build_evaluate(lab: Lab, visitor: gr.Textbox, news: gr.State) -> tuple[gr.Dropdown, list]:
+def build_evaluate(lab: Lab, visitor: gr.Textbox, news: gr.Textbox) -> tuple[gr.Dropdown, list]:
     """Lay the step out; returns the choice of a result and the events that start a job; ``news`` changes with a job."""
     start, poll = _handlers(lab)
     gr.Markdown(word("evaluate_lead"))

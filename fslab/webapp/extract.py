@@ -74,7 +74,7 @@ def _caption(record: FaceRecord, language: Language) -> str:
     return f"✕ {text('dropped', language, why=why)}"
 
 
-def build_extract(lab: Lab, visitor: gr.Textbox, news: gr.State) -> tuple[gr.Dropdown, list]:
+def build_extract(lab: Lab, visitor: gr.Textbox, news: gr.Textbox) -> tuple[gr.Dropdown, list]:
     """Lay the step out; returns the choice of a person and the events that start a job; ``news`` changes with a job."""
     gr.Markdown(word("extract_lead"))
     with gr.Row(equal_height=True):

@@ -62,11 +62,6 @@ def given(path: str | None) -> Path:
     return Path(path)
 
 
-def is_over(job: JobState) -> bool:
-    """Say whether nothing more happens to a job by itself; one that was asked to stop may still be saving."""
-    return job.state not in ("queued", "running") and job.stage != "saving"
-
-
 def command_of(job: JobState) -> list[str]:
     """Return a job's command, as after ``fslab``."""
     return Record.load(job.folder).argv

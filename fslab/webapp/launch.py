@@ -59,7 +59,8 @@ def launch(page: "gr.Blocks", settings: AppSettings, *, block: bool = True, **wh
     """Serve a page.
 
     Args:
-        page: built after `prepare`; what its attribute ``look``, a dict, holds (theme, css_paths, i18n, head) is used.
+        page: built after `prepare`; what its attribute ``look``, a dict, holds (theme, css_paths, i18n, head) is used;
+            its ``lab`` answers what pages ask once a second.
         settings: the limits.
         block: wait until the server is stopped, by Ctrl-C or SIGTERM.
         where: see `Where`.
@@ -74,12 +75,16 @@ def launch(page: "gr.Blocks", settings: AppSettings, *, block: bool = True, **wh
     from starlette.middleware import Middleware
 
     from fslab.webapp.guard import Guard
+    from fslab.webapp.news import News
 
     place = _Place(**where)
     check_exposure(place.host, place.share, bool(place.auth), settings)
     prepare(settings)
     page.delete_cache, page.analytics_enabled = CACHE_SECONDS, False
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=4, api_open=False)
+    middleware = [Middleware(Guard, settings=settings)]
+    if lab := getattr(page, "lab", None):
+        middleware.append(Middleware(News, lab=lab))
     try:
         _, local, public = page.launch(
             server_name=place.host, server_port=place.port, share=place.share, auth=place.auth,
@@ -87,7 +92,7 @@ def launch(page: "gr.Blocks", settings: AppSettings, *, block: bool = True, **wh
             enable_monitoring=False, strict_cors=True, mcp_server=False, pwa=False,
             max_file_size=f"{settings.max_upload_mb}mb", max_threads=MAX_THREADS,
             allowed_paths=[str(settings.visitors)], blocked_paths=[str(settings.home / "secret")],
-            footer_links=["api", "settings"], app_kwargs={"middleware": [Middleware(Guard, settings=settings)]},
+            footer_links=["api", "settings"], app_kwargs={"middleware": middleware},
             **getattr(page, "look", {}),
         )  # fmt: skip
     except OSError as reason:

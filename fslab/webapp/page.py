@@ -9,8 +9,9 @@ from fslab.webapp import evaluate, extract, people, swap, train, verify
 from fslab.webapp.controls import field_words
 from fslab.webapp.folders import server_secret
 from fslab.webapp.jobs import JobBook
-from fslab.webapp.lab import Lab, describe_job, is_over, told
+from fslab.webapp.lab import Lab, describe_job, told
 from fslab.webapp.limiter import Limiter
+from fslab.webapp.news import build_script
 from fslab.webapp.settings import AppSettings
 from fslab.webapp.store import people as people_of
 from fslab.webapp.store import run_choices
@@ -49,38 +50,36 @@ def build_theme() -> gr.Theme:
     return gr.themes.Soft(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", font=fonts)
 
 
-def build_look() -> dict[str, object]:
-    """Return the page's theme, style, words, and the script for its language."""
-    return {"theme": build_theme(), "css": CSS, "i18n": build_i18n(), "head": HEAD}
+def build_look(settings: AppSettings) -> dict[str, object]:
+    """Return the page's theme, style, words, and its scripts: for the language, and for news."""
+    head = f"{HEAD}<script>{build_script(settings.poll_seconds)}</script>"
+    return {"theme": build_theme(), "css": CSS, "i18n": build_i18n(), "head": head}
 
 
 def build_page(settings: AppSettings) -> gr.Blocks:
-    """Build the page for `fslab.webapp.launch.launch`; its ``look`` holds theme, style, words and script."""
+    """Build the page for `fslab.webapp.launch.launch`; ``look`` holds theme, style and scripts, ``lab`` the rest."""
     lab = Lab(settings, JobBook(settings), Limiter(settings.requests_per_minute))
     with gr.Blocks(title="fslab", analytics_enabled=False) as page:
         kept = gr.BrowserState("", storage_key="fslab_visitor", secret=server_secret(settings))
-        visitor = gr.Textbox(visible="hidden")
+        visitor = gr.Textbox(visible="hidden", elem_id="visitor")
         forget = _build_top()
         line = gr.HTML(elem_id="job")
-        tick = gr.Timer(settings.poll_seconds, active=False)
-        seen, learnt = gr.State(""), gr.State("")  # the job and its state; how far a training's log and previews are
+        # Filled by the page's script: the job and its state; how far a training's log and previews are.
+        seen, learnt = (gr.Textbox(visible="hidden", elem_id=name) for name in ("seen", "learnt"))
         choices, cards, events, tabs = _build_steps(lab, visitor, (seen, learnt))
-        look, watch, enter, leave = _handlers(lab)
-        news = [line, tick, cards, *choices]
+        look, job, enter, leave = _handlers(lab)
+        news = [line, cards, *choices]
         for event in events:
             event.success(look, [visitor, *choices], news, show_progress="hidden", api_visibility="private")
         tabs.select(look, [visitor, *choices], news, show_progress="hidden", api_visibility="private")
-        tick.tick(
-            watch, [visitor, seen], [line, tick, seen, learnt], show_progress="hidden", concurrency_limit=None,
-            api_name="job",
-        )  # fmt: skip
+        gr.Button(visible=False).click(job, visitor, line, concurrency_limit=None, api_name="job")  # for programs
         seen.change(look, [visitor, *choices], news, show_progress="hidden", api_visibility="private")
         forget.click(leave, visitor, [kept, visitor], api_visibility="private").success(
             None, js="() => location.reload()"
         )
         came = page.load(enter, kept, [kept, visitor], show_progress="hidden", api_name="enter")
         came.then(look, [visitor, *choices], news, show_progress="hidden", api_visibility="private")
-    page.look = build_look()
+    page.look, page.lab = build_look(settings), lab
     return page
 
 
@@ -96,8 +95,10 @@ def _build_top() -> gr.Button:
     return forget
 
 
-def _build_steps(lab: Lab, visitor: gr.Textbox, news: tuple[gr.State, gr.State]) -> tuple[list, gr.HTML, list, gr.Tabs]:
-    """Lay all steps out; ``news`` are the states that change when a job has, and when a training has learnt more.
+def _build_steps(
+    lab: Lab, visitor: gr.Textbox, news: tuple[gr.Textbox, gr.Textbox]
+) -> tuple[list, gr.HTML, list, gr.Tabs]:
+    """Lay all steps out; ``news`` are the boxes that change when a job has, and when a training has learnt more.
 
     Returns:
         The steps' choices in the order of `offers`, the people's cards, events, and the tabs.
@@ -150,19 +151,15 @@ def _handlers(lab: Lab) -> tuple[Callable, Callable, Callable, Callable]:
         who = lab.visitor(name)
         job, known = lab.book.latest(who), people_of(who)
         return [
-            describe_job(job, request), gr.Timer(active=True), people.show_people(known, language_of(request)),
+            describe_job(job, request), people.show_people(known, language_of(request)),
             offer([p.name for p in known], person),
             offer([p.name for p in known if p.is_extracted], trained or []),
             offer(run_choices(who, lab.settings), run), offer(evaluate.clip_results(who), result),
         ]  # fmt: skip
 
     @told
-    def watch(name, seen, request: gr.Request):
-        who = lab.visitor(name)
-        job = lab.book.latest(who)
-        now = f"{job.id} {job.state}" if job else ""
-        more = now != seen or bool(job and not is_over(job))  # a round after the end, for those who looked just before
-        return describe_job(job, request), gr.Timer(active=more), now, train.news_of(lab, who)
+    def job(name, request: gr.Request):
+        return describe_job(lab.book.latest(lab.visitor(name)), request)
 
     @told
     def enter(kept, request: gr.Request):
@@ -175,4 +172,4 @@ def _handlers(lab: Lab) -> tuple[Callable, Callable, Callable, Callable]:
         gr.Info(text("forgotten", language_of(request)))
         return "", ""
 
-    return look, watch, enter, leave
+    return look, job, enter, leave

@@ -74,7 +74,7 @@ def clip_argv(lab: Lab, who: Visitor, choice: Choice, target: Path, values: Sequ
     return argv + flags(CONTROLS, values)
 
 
-def build_swap(lab: Lab, visitor: gr.Textbox, news: gr.State) -> tuple[list[gr.Dropdown], list]:
+def build_swap(lab: Lab, visitor: gr.Textbox, news: gr.Textbox) -> tuple[list[gr.Dropdown], list]:
     """Lay the step out; returns the choices of run and people, and the events that start a job.
 
     ``news`` changes with a job.
@@ -141,7 +141,7 @@ def _build_picture(lab: Lab, said: list, options: list) -> None:
     go.click(swap, [*said, target, *options], [both, get], api_name="swap_image", concurrency_id="swap")
 
 
-def _build_video(lab: Lab, said: list, options: list, news: gr.State) -> object:
+def _build_video(lab: Lab, said: list, options: list, news: gr.Textbox) -> object:
     with gr.Row(equal_height=False):
         with gr.Column():
             target = gr.Video(label=word("target_video"), sources=["upload", "webcam"], elem_id="target-video")

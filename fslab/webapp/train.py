@@ -80,7 +80,7 @@ def news_of(lab: Lab, visitor: Visitor) -> str:
     return f"{job.id} {log.stat().st_size} {newest_preview(log.parent)}"
 
 
-def build_train(lab: Lab, visitor: gr.Textbox, learnt: gr.State) -> tuple[gr.Dropdown, list]:
+def build_train(lab: Lab, visitor: gr.Textbox, learnt: gr.Textbox) -> tuple[gr.Dropdown, list]:
     """Lay the step out; returns the choice of people and the events that start or end a job.
 
     ``learnt`` changes when there is more to show.
