@@ -6,7 +6,6 @@ and fifty pages would take half of the machine from a training.
 
 from pathlib import PurePosixPath
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -42,7 +41,8 @@ const ask = async () => {
       if ("seen" in news) last = news;
     } catch { /* the server is away for a moment */ }
   }
-  setTimeout(ask, %(every)d);
+  const busy = /fs-(running|queued)/.test(last.line || "fs-running");
+  setTimeout(ask, busy ? %(every)d : 2 * %(every)d);
 };
 ask();
 })()"""
@@ -81,6 +81,6 @@ class News:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
-        news = await run_in_threadpool(tell_news, self.lab, request.headers.get(HEADER, ""), request)
+        news = tell_news(self.lab, request.headers.get(HEADER, ""), request)  # a millisecond; a thread would cost more
         reply = JSONResponse(news or {}, 200 if news else 404, {"Cache-Control": "no-store"})
         await reply(scope, receive, send)
