@@ -135,7 +135,7 @@ def test_the_ceiling_lays_the_twin_over_the_face_wherever_its_picture_has_it():
     error = np.abs(frame.rgb().astype(int) - image)[inside].mean()
     shifted = RgbFrame(image.copy())
     ceiling_change(labels, [twin], labels)(0, shifted)  # without looking where it stands
-    assert error < 0.3 * np.abs(shifted.rgb().astype(int) - image)[inside].mean()
+    assert error < 0.4 * np.abs(shifted.rgb().astype(int) - image)[inside].mean()
 
 
 @pytest.fixture

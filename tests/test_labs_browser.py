@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("jupyterlab")
 pytest.importorskip("playwright")
 
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import TimeoutError, expect, sync_playwright
 
 CHROMIUM = os.environ.get("FSLAB_CHROMIUM") or shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
@@ -101,10 +101,16 @@ def test_the_controls_work_in_jupyterlab(url, tmp_path):
         page.wait_for_selector(
             ".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=PATIENCE
         )
-        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-
         kernels = page.locator(".fslab-kernels")
         made = kernels.locator("img").last
+        started = "() => [...document.querySelectorAll('.jp-InputPrompt')].some(e => /\\[[*\\d]/.test(e.textContent))"
+        for _ in range(4):  # a command that comes before the kernel is ready is lost
+            page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+            try:
+                page.wait_for_function(started, timeout=SHORT)
+                break
+            except TimeoutError:
+                continue
         expect(made).to_be_visible(timeout=PATIENCE)
         before = made.get_attribute("src")
         kernels.locator("select").select_option("outline")

@@ -37,6 +37,13 @@ UNSWAPPED = {  # what modules write that shows no swap
     "tune_report": {"write_image": ("to_rgb(plot_search(result))",)},  # a plot
     "bench/curves": {"savefig": None},  # a plot
     "webapp/extract": {"write_image": ("coverage_card(summarise(faceset.identity, records))",)},
+    "webapp/swap": {
+        "write_image": ("next(islice(read_frames(sample_path(SAMPLE)), SAMPLE_FRAME, None)).rgb()",)
+    },  # footage
+    "widgets/features": {"encode_image": None},  # what layers make of a picture
+    "widgets/kernels": {"encode_image": None},  # what a kernel makes of a picture
+    "widgets/training": {"encode_image": None},  # a curve; previews go through `save_preview`
+    "widgets/warps": {"encode_image": None},  # a person's own faces, bent
     "webapp/uploads": {"write_image": ("pixels",)},  # a visitor's picture, as it came
     "report": {"write_image": ("unswapped",)},  # footage and truth
     "viz": {"fromarray": None, "savefig": None},  # to draw words on, and plots as text

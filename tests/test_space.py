@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 
@@ -107,7 +108,9 @@ def test_it_holds_all_that_it_needs_and_nothing_else(staged):
 def test_a_packaged_run_swaps(staged, a_run):
     packaged = Run.load(staged / "packaged")
     assert packaged.identities == a_run.identities
-    assert packaged.weights_sha256 == Run.load(a_run.folder).weights_sha256
+    assert not (staged / "fslab" / "samples" / "run").exists(), "in its place, not beside it"
+    theirs, ours = packaged.model.state_dict(), Run.load(a_run.folder).model.state_dict()
+    assert all(torch.equal(theirs[k], v.half().float() if v.is_floating_point() else v) for k, v in ours.items())
     assert '"/' not in (staged / "packaged" / "config.json").read_text(encoding="utf-8"), "a path of this machine"
 
 
@@ -174,12 +177,11 @@ def test_dockerfile(staged):
     assert [Requirement(r).name for r in torch] == ["torch", "torchvision"]
 
 
-def test_without_a_run_the_card_says_so(tmp_path):
+def test_without_a_run_the_one_among_the_samples_goes_along(tmp_path):
     stage_space(tmp_path / "space")
     assert not (tmp_path / "space" / "packaged").exists()
-    body = front_matter(tmp_path / "space")[1]
-    assert "No finished run is packaged" in body
-    assert "finished run of" not in body
+    assert Run.load(tmp_path / "space" / "fslab" / "samples" / "run").identities == ["ada", "dan"]
+    assert "the finished run of ada and dan" in front_matter(tmp_path / "space")[1]
 
 
 def test_a_space_is_replaced_only_when_asked_and_other_folders_never(tmp_path):

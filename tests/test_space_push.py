@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from fslab import space
 from fslab.cli import main
 from fslab.errors import FslabError
+from fslab.samples import sample_path
 from fslab.space import plan_push, push_space
 from fslab.webapp.hosting import choose_hosting
 
@@ -95,7 +96,7 @@ def test_hosting(tmp_path):
     settings, where = choose_hosting(tmp_path, {"SPACE_ID": "ada/lab"})
     assert settings.public
     assert settings.trust_proxy
-    assert settings.packaged_run is None
+    assert settings.packaged_run == sample_path("run")
     assert (where["host"], where["port"]) == ("0.0.0.0", 7860)
     (tmp_path / "packaged").mkdir()
     (tmp_path / "packaged" / "config.json").touch()

@@ -23,7 +23,7 @@ from fslab.media import RgbFrame, probe, read_frames
 # %%
 from fslab.samples import sample_path
 from fslab.swap import Swapper
-from fslab.tracking import CutDetector, smooth, track
+from fslab.tracking import CutDetector, TrackConfig, smooth, track
 from fslab.video import VideoConfig, swap_video
 from fslab.viz import image_grid
 
@@ -105,7 +105,7 @@ check(my_bilateral, my_reference, (path,), (path, 2, 10.0))
 
 # %%
 joined = [*read_clip("ada_target.mp4", 8), *read_clip("dan.mp4", 8)]
-cuts = CutDetector()
+cuts = CutDetector(TrackConfig().cut_threshold)
 found = [i for i, picture in enumerate(joined) if cuts.is_cut(RgbFrame(picture))]
 print("cuts before frame", found)
 
