@@ -103,11 +103,11 @@ def test_the_controls_work_in_jupyterlab(url, tmp_path):
         )
         kernels = page.locator(".fslab-kernels")
         made = kernels.locator("img").last
-        started = "() => [...document.querySelectorAll('.jp-InputPrompt')].some(e => /\\[[*\\d]/.test(e.textContent))"
-        for _ in range(4):  # a command that comes before the kernel is ready is lost
+        for _ in range(3):  # a command that comes before the kernel is ready is lost
+            page.wait_for_timeout(3000)
             page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
             try:
-                page.wait_for_function(started, timeout=SHORT)
+                kernels.wait_for(timeout=60_000)
                 break
             except TimeoutError:
                 continue
