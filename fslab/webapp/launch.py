@@ -60,7 +60,7 @@ def launch(page: "gr.Blocks", settings: AppSettings, *, block: bool = True, **wh
 
     Args:
         page: built after `prepare`; what its attribute ``look``, a dict, holds (theme, css_paths, i18n, head) is used;
-            its ``lab`` answers what pages ask once a second.
+            its ``lab`` answers what pages ask once a second; its ``head_first`` opens the page's head.
         settings: the limits.
         block: wait until the server is stopped, by Ctrl-C or SIGTERM.
         where: see `Where`.
@@ -76,6 +76,7 @@ def launch(page: "gr.Blocks", settings: AppSettings, *, block: bool = True, **wh
 
     from fslab.webapp.guard import Guard
     from fslab.webapp.news import News
+    from fslab.webapp.switching import HeadFirst
 
     place = _Place(**where)
     check_exposure(place.host, place.share, bool(place.auth), settings)
@@ -85,6 +86,8 @@ def launch(page: "gr.Blocks", settings: AppSettings, *, block: bool = True, **wh
     middleware = [Middleware(Guard, settings=settings)]
     if lab := getattr(page, "lab", None):
         middleware.append(Middleware(News, lab=lab))
+    if head := getattr(page, "head_first", None):
+        middleware.append(Middleware(HeadFirst, head=head))
     try:
         _, local, public = page.launch(
             server_name=place.host, server_port=place.port, share=place.share, auth=place.auth,

@@ -51,13 +51,13 @@ def build_theme() -> gr.Theme:
 
 
 def build_look(settings: AppSettings) -> dict[str, object]:
-    """Return the page's theme, style, words, and its scripts: for the language, and for news."""
-    head = f"{HEAD}<script>{build_script(settings.poll_seconds)}</script>"
+    """Return the page's theme, style, words, and the script that asks for news."""
+    head = f"<script>{build_script(settings.poll_seconds)}</script>"
     return {"theme": build_theme(), "css": CSS, "i18n": build_i18n(), "head": head}
 
 
 def build_page(settings: AppSettings) -> gr.Blocks:
-    """Build the page for `fslab.webapp.launch.launch`; ``look`` holds theme, style and scripts, ``lab`` the rest."""
+    """Build the page for `fslab.webapp.launch.launch`; ``look``, ``lab`` and ``head_first`` are for it."""
     lab = Lab(settings, JobBook(settings), Limiter(settings.requests_per_minute))
     with gr.Blocks(title="fslab", analytics_enabled=False) as page:
         kept = gr.BrowserState("", storage_key="fslab_visitor", secret=server_secret(settings))
@@ -79,7 +79,7 @@ def build_page(settings: AppSettings) -> gr.Blocks:
         )
         came = page.load(enter, kept, [kept, visitor], show_progress="hidden", api_name="enter")
         came.then(look, [visitor, *choices], news, show_progress="hidden", api_visibility="private")
-    page.look, page.lab = build_look(settings), lab
+    page.look, page.lab, page.head_first = build_look(settings), lab, HEAD
     return page
 
 
