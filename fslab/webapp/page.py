@@ -50,10 +50,9 @@ def build_theme() -> gr.Theme:
     return gr.themes.Soft(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", font=fonts)
 
 
-def build_look(settings: AppSettings) -> dict[str, object]:
-    """Return the page's theme, style, words, and the script that asks for news."""
-    head = f"<script>{build_script(settings.poll_seconds)}</script>"
-    return {"theme": build_theme(), "css": CSS, "i18n": build_i18n(), "head": head}
+def build_look() -> dict[str, object]:
+    """Return the page's theme, style and words."""
+    return {"theme": build_theme(), "css": CSS, "i18n": build_i18n()}
 
 
 def build_page(settings: AppSettings) -> gr.Blocks:
@@ -79,7 +78,8 @@ def build_page(settings: AppSettings) -> gr.Blocks:
         )
         came = page.load(enter, kept, [kept, visitor], show_progress="hidden", api_name="enter")
         came.then(look, [visitor, *choices], news, show_progress="hidden", api_visibility="private")
-    page.look, page.lab, page.head_first = build_look(settings), lab, HEAD
+    page.look, page.lab = build_look(), lab
+    page.head_first = f"{HEAD}<script>{build_script(settings.poll_seconds)}</script>"
     return page
 
 
