@@ -201,7 +201,7 @@ def test_from_two_people_to_a_verified_clip_in_english(visit, settings):
 def test_the_same_visitor_in_chinese_finds_it_all_and_cancels(visit, tmp_path):
     walk = visit("zh")
     page = walk.page
-    assert page.evaluate("document.documentElement.lang") == "zh"
+    assert page.evaluate("document.documentElement.lang").startswith("zh")
     expect(page.locator("#people")).to_contain_text("张人脸", timeout=SHORT)
 
     walk.open("extract")
