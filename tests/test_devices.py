@@ -183,3 +183,13 @@ def test_a_compiled_training_takes_the_same_steps(people, tmp_path, monkeypatch)
     assert compiled.run.seconds > 0  # the time it takes is part of the budget
     for a, b in zip(steps(make(people, tmp_path / "plain")), steps(compiled)):
         assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_a_device_that_is_not_there_is_never_replaced_silently():
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(ValueError, match="device"):
+        choose_device("quantum")
+    if not torch.cuda.is_available():
+        with pytest.raises(RunError, match="--device cpu"):
+            choose_device("cuda")

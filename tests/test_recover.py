@@ -1,7 +1,6 @@
 """Nothing is lost: kills, damaged files, numbers that go wrong, memory that runs out."""
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -16,19 +15,19 @@ import torch
 from drawn_people import drawn_faceset
 from test_pretrain import TINY, drawn_crowd
 from test_pretrain import config as pretrain_config
+from training import equal, read_log, stop_after, weights
 
 from fslab.devices import MicroBatch, in_pieces, is_out_of_memory
 from fslab.errors import RunError
 from fslab.faceset import FaceSet
-from fslab.losses import LossConfig, mask_loss
+from fslab.losses import LossConfig
 from fslab.model import ModelConfig
-from fslab.optimise import BAD_STEPS
 from fslab.pretrain import Pretrainer
 from fslab.run import Run, load_tensors, save_state, save_tensors
 from fslab.schedule import TrainConfig
 from fslab.train import Trainer, TrainHooks, train
 
-CPU = torch.device("cpu")
+CPU, STATE = torch.device("cpu"), "state.safetensors"
 MODEL = ModelConfig(size=32, width=8, latent_channels=16, blocks=1)
 CONFIG = TrainConfig(steps=6, batch=4, device="cpu", precision="fp32")
 CRITIC = LossConfig(adversarial=0.01, adversarial_from=0.2, r1_every=2)
@@ -54,23 +53,6 @@ def base(tmp_path_factory):
 def make(people, folder, **changes):
     torch.manual_seed(0)
     return Trainer(people, folder, MODEL, replace(CONFIG, **changes), CPU)
-
-
-def read_log(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def weights(folder, name="state.safetensors"):
-    return load_tensors(folder / name)[0]
-
-
-def equal(a, b):
-    return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def stop_after(n):
-    steps = iter(range(1, 10**6))
-    return TrainHooks(should_stop=lambda: next(steps) >= n)
 
 
 # Kills
@@ -117,11 +99,11 @@ def test_a_training_killed_amid_its_saves_ends_with_the_weights_of_one_that_was_
     assert done > 0
     config = replace(CONFIG, steps=100000, save_every=0.02)  # the same rates as before the kill
     people = [FaceSet.load(p.folder) for p in people]  # as the other process did: on disk, meshes are rounded
-    run = train(people, tmp_path / "run", MODEL, config, stop_after(3))
+    run = train(people, tmp_path / "run", MODEL, config, TrainHooks(should_stop=stop_after(3)))
     assert not list(run.folder.glob(".*"))
     assert run.step == done + 3
-    whole = train(people, tmp_path / "whole", MODEL, config, stop_after(done + 3))
-    assert equal(weights(run.folder), weights(whole.folder))
+    whole = train(people, tmp_path / "whole", MODEL, config, TrainHooks(should_stop=stop_after(done + 3)))
+    assert equal(weights(run.folder, STATE), weights(whole.folder, STATE))
     rows = read_log(run.folder)
     assert [r["step"] for r in rows] == sorted(r["step"] for r in rows)
 
@@ -191,11 +173,11 @@ def test_stopping_and_going_on_changes_nothing_bit_for_bit(people, tmp_path, bas
     config = replace(CONFIG, **changes)
     config = replace(config, base=base) if config.base != "none" else config
     whole = train(people, tmp_path / "whole", MODEL, config)
-    assert train(people, tmp_path / "parts", MODEL, config, stop_after(3)).step == 3
+    assert train(people, tmp_path / "parts", MODEL, config, TrainHooks(should_stop=stop_after(3))).step == 3
     torch.rand(5)
     parts = train(people, tmp_path / "parts", MODEL, config)
     assert parts.finished
-    assert equal(weights(whole.folder), weights(parts.folder))
+    assert equal(weights(whole.folder, STATE), weights(parts.folder, STATE))
     assert parts.encoder_weights == ("base" if config.base != "none" else "random")
 
 
@@ -220,8 +202,8 @@ def test_files_of_others_without_a_digest_are_read(tmp_path):
 
 
 def test_a_damaged_newest_checkpoint_is_told_in_the_log(people, tmp_path, caplog):
-    train(people, tmp_path / "run", MODEL, CONFIG, stop_after(2))
-    train(people, tmp_path / "run", MODEL, CONFIG, stop_after(2))
+    train(people, tmp_path / "run", MODEL, CONFIG, TrainHooks(should_stop=stop_after(2)))
+    train(people, tmp_path / "run", MODEL, CONFIG, TrainHooks(should_stop=stop_after(2)))
     (tmp_path / "run" / "state.safetensors").write_bytes(b"rubbish")
     with caplog.at_level(logging.WARNING):
         run = train(people, tmp_path / "run", MODEL, CONFIG)
@@ -230,7 +212,7 @@ def test_a_damaged_newest_checkpoint_is_told_in_the_log(people, tmp_path, caplog
     assert [e["step"] for e in events] == [2]
     assert "damaged: going on from the one before it" in events[0]["event"]
     assert load_tensors(run.folder / "state.prev.safetensors")  # the damaged one was never kept
-    assert equal(weights(run.folder), weights(train(people, tmp_path / "whole", MODEL, CONFIG).folder))
+    assert equal(weights(run.folder, STATE), weights(train(people, tmp_path / "whole", MODEL, CONFIG).folder, STATE))
 
 
 @pytest.mark.parametrize("name", ["state", "config"])
@@ -251,98 +233,15 @@ def test_nothing_starts_afresh_over_a_run_that_cannot_be_read(people, tmp_path, 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "best.safetensors"])
 def test_weights_that_are_damaged_are_made_again_from_the_state_and_not_from_nothing(people, tmp_path, caplog, name):
-    run = train(people, tmp_path / "run", MODEL, CONFIG, stop_after(4))
+    run = train(people, tmp_path / "run", MODEL, CONFIG, TrainHooks(should_stop=stop_after(4)))
     (run.folder / name).write_bytes(b"rubbish")
     with caplog.at_level(logging.WARNING):
         loaded = Run.load(run.folder)
     assert ("damaged" in caplog.text) == (name == "best.safetensors")  # else the best are read, which are whole
     assert all(torch.isfinite(p).all() for p in loaded.model.parameters())
     again = train(people, tmp_path / "run", MODEL, CONFIG)
-    assert equal(weights(again.folder), weights(train(people, tmp_path / "whole", MODEL, CONFIG).folder))
+    assert equal(weights(again.folder, STATE), weights(train(people, tmp_path / "whole", MODEL, CONFIG).folder, STATE))
     assert load_tensors(again.folder / name)
-
-
-# Numbers that go wrong
-
-
-def draw_nothing(trainer, calls):
-    """Let the network draw NaN in its next ``calls`` passes."""
-    left = [calls]
-
-    def hook(module, inputs, output):
-        left[0] -= 1
-        return output * float("nan") if left[0] >= 0 else output
-
-    return trainer.model.decoders[0].register_forward_hook(hook)
-
-
-def test_a_mask_of_nan_is_a_loss_of_nan_and_no_crash():
-    torch.manual_seed(0)
-    mask, target = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8).round()
-    assert mask_loss(mask, target) == pytest.approx(torch.nn.functional.binary_cross_entropy(mask, target))
-    assert mask_loss(target, target) == pytest.approx(0, abs=1e-5)
-    assert mask_loss(1 - target, target) == pytest.approx(13.8, abs=0.1)
-    assert mask_loss(mask * float("nan"), target).isnan()
-
-
-@pytest.mark.parametrize("losses", [LossConfig(), replace(CRITIC, adversarial_from=0.0)])
-def test_a_network_that_draws_nan_once_costs_a_step(people, tmp_path, losses):
-    trainer = make(people, tmp_path / "run", losses=losses)
-    assert trainer.model.config.draw_mask
-    trainer.step(0.5)
-    state = [p.detach().clone() for network in trainer.networks.values() for p in network.parameters()]
-    hook = draw_nothing(trainer, 1)
-    trainer.step(0.5)
-    after = [p for network in trainer.networks.values() for p in network.parameters()]
-    n_averaged = len(trainer.averaged)
-    moved = sum(not torch.equal(a, b) for a, b in zip(state, after))
-    assert moved <= n_averaged  # the average goes on towards the weights, which stay
-    assert all(torch.equal(a, b) for a, b in zip(state, trainer.model.parameters()))
-    assert all(p.isfinite().all() for p in after)
-    assert trainer.recovery.bad.tolist() == [1, 1]
-    trainer.step(0.5)
-    hook.remove()
-    assert trainer.recovery.bad.tolist() == [0, 1]
-
-
-def test_a_network_that_keeps_drawing_nan_goes_back_and_trains_on(people, tmp_path):
-    trainer = make(people, tmp_path / "run")
-    saved = [p.detach().clone() for p in trainer.model.parameters()]
-    trainer.step(0.5)
-    draw_nothing(trainer, BAD_STEPS)
-    for _ in range(BAD_STEPS):
-        trainer.step(0.5)
-    trainer._log(0.5)
-    assert trainer.recovery.rate == 0.5
-    assert all(torch.equal(a, b) for a, b in zip(saved, trainer.model.parameters()))
-    trainer.step(0.5)
-    assert trainer.recovery.bad.tolist() == [0, BAD_STEPS]
-
-
-def test_a_pretraining_skips_such_steps_and_goes_back_too(tmp_path, monkeypatch):
-    trainer = Pretrainer(drawn_crowd(), tmp_path / "base", TINY, pretrain_config(steps=40))
-    saved = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    left, real = [BAD_STEPS + 1], trainer.model.decoder.forward
-
-    def forward(*args):
-        left[0] -= 1
-        return real(*args) * (float("nan") if 0 <= left[0] < BAD_STEPS else 1)
-
-    monkeypatch.setattr(trainer.model.decoder, "forward", forward)
-    trainer.step(0.5)
-    moved = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    assert not equal(saved, moved)
-    for _ in range(BAD_STEPS):
-        trainer.step(0.5)
-    assert equal(moved, trainer.model.state_dict())
-    assert trainer.recovery.is_due()
-    trainer.tell(trainer.recovery.go_back(trainer._load_state()[1]["step"]))
-    assert equal(saved, trainer.model.state_dict())
-    assert "half the rate" in read_log(tmp_path / "base")[-1]["event"]
-    trainer.step(1.0)
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(trainer.config.lr * 0.5 * 0.02)
-    trainer.save()
-    assert Pretrainer(drawn_crowd(), tmp_path / "base", TINY, pretrain_config(steps=40)).recovery.rate == 0.5
 
 
 # Memory that runs out

@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import signal
@@ -12,17 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_people import drawn_faceset
+from training import equal, read_log, stop_after, weights
 
 from fslab.consent import Consent
 from fslab.dataset import DataConfig
-from fslab.devices import choose_device
 from fslab.errors import ConsentError, FaceSetError, RunError
 from fslab.faceset import FaceSet
 from fslab.losses import LossConfig
 from fslab.model import ModelConfig
-from fslab.optimise import BAD_STEPS
 from fslab.run import Run, load_tensors
-from fslab.schedule import TrainConfig, ema_decay, learning_rate, parse_duration, warp_strength
+from fslab.schedule import TrainConfig
 from fslab.train import Trainer, TrainHooks, train
 
 MODEL = ModelConfig(size=32, width=8, latent_channels=16, blocks=1)
@@ -35,84 +33,8 @@ def people(tmp_path_factory):
     return [drawn_faceset(folder / name, name) for name in ("ada", "dan")]
 
 
-def read_log(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def weights(folder, name="model.safetensors"):
-    return load_tensors(folder / name)[0]
-
-
-def equal(a, b):
-    return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def stop_after(n):
-    """Return a `should_stop` that says yes after ``n`` steps."""
-    steps = iter(range(1, 10**6))
-    return lambda: next(steps) >= n
-
-
-# Durations and rates
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h", 3600), ("1h30m", 5400), ("45", 45), (" 1.5M ", 90)]
-)
-def test_durations_are_read(text, seconds):
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "ten minutes", "10x", "-5m", "0s", "5m10", "1h 30m", "nan"])
-def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(ValueError, match="duration"):
-        parse_duration(text)
-
-
-def test_the_learning_rate_rises_then_falls_along_a_cosine():
-    assert learning_rate(0.05, 0.1) == pytest.approx(0.5)
-    assert learning_rate(0.1, 0.1) == pytest.approx(1)
-    assert learning_rate(0.55, 0.1, floor=0) == pytest.approx(0.5)
-    assert learning_rate(1.0, 0.1, floor=0.02) == pytest.approx(0.02)
-    assert learning_rate(0.0, 0.1) > 0
-    assert learning_rate(0.0, 0.0) == 1
-
-
-def test_the_warp_is_full_then_fades_then_is_off():
-    assert warp_strength(0.0, 0.7) == warp_strength(0.69, 0.7) == 1
-    assert warp_strength(0.775, 0.7) == pytest.approx(0.5)
-    assert warp_strength(0.85, 0.7) == pytest.approx(0, abs=1e-9)
-    assert warp_strength(1.0, 0.7) == 0
-    assert warp_strength(1.0, 1.0) == 1
-
-
-def test_the_averaged_weights_follow_closely_at_first():
-    assert ema_decay(0, 0.99) == pytest.approx(0.1)
-    assert ema_decay(10**6, 0.99) == 0.99
-
-
-def test_progress_is_by_steps_where_they_are_given_else_by_time():
-    assert TrainConfig(steps=100, budget="1s").progress(25, 1000.0) == 0.25
-    assert TrainConfig(budget="10m").progress(10**6, 300.0) == 0.5
-    assert TrainConfig(budget="10m").progress(0, 1200.0) == 1
-
-
-def test_a_device_that_is_not_there_is_never_replaced_silently():
-    assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type in ("cpu", "cuda", "mps")
-    with pytest.raises(ValueError, match="device"):
-        choose_device("quantum")
-    if not torch.cuda.is_available():
-        with pytest.raises(RunError, match="--device cpu"):
-            choose_device("cuda")
-
-
-@pytest.mark.parametrize(
-    "change", [{"steps": 0}, {"batch": 0}, {"lr": 0}, {"ema": 2}, {"budget": "x"}, {"save_every": 0}]
-)
-def test_impossible_settings_are_refused(change):
-    with pytest.raises(ValueError, match="duration" if "budget" in change else next(iter(change))):
-        replace(TrainConfig(), **change)
+def make_trainer(people, folder, **changes):
+    return Trainer(people, folder, MODEL, replace(CONFIG, **changes), torch.device("cpu"))
 
 
 # Learning
@@ -350,79 +272,6 @@ def test_a_failing_hook_loses_nothing_that_was_learnt(people, tmp_path):
         train(people, tmp_path / "run", MODEL, replace(CONFIG, preview_every=1e-9), TrainHooks(on_preview=fail))
     assert int(load_tensors(tmp_path / "run" / "state.safetensors")[1]["step"]) == 1
     assert train(people, tmp_path / "run", MODEL, CONFIG).finished
-
-
-# Numbers that go wrong
-
-
-def poison(trainer, steps):
-    """Make the gradients of the next ``steps`` steps not finite."""
-    left = [steps]
-
-    def hook(gradient):
-        left[0] -= 1
-        return gradient * float("nan") if left[0] >= 0 else gradient
-
-    next(trainer.model.decoders[0].parameters()).register_hook(hook)
-
-
-def make_trainer(people, folder, **changes):
-    return Trainer(people, folder, MODEL, replace(CONFIG, **changes), torch.device("cpu"))
-
-
-def test_a_step_without_finite_gradients_changes_nothing_and_is_counted(people, tmp_path):
-    trainer = make_trainer(people, tmp_path / "run")
-    trainer.step(0.5)
-    before = [p.detach().clone() for p in trainer.model.parameters()]
-    poison(trainer, 1)
-    trainer.step(0.5)
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters()))
-    assert trainer.recovery.bad.tolist() == [1, 1]
-    trainer.step(0.5)
-    assert trainer.recovery.bad.tolist() == [0, 1]
-    assert not torch.equal(before[0], next(trainer.model.parameters()))
-    assert all(bool(p.isfinite().all()) for p in trainer.model.parameters())
-
-
-def test_several_such_steps_go_back_to_the_checkpoint_with_half_the_rate_and_say_so(people, tmp_path):
-    trainer = make_trainer(people, tmp_path / "run", steps=40)
-    saved = weights(tmp_path / "run", "state.safetensors")
-    poison(trainer, BAD_STEPS)
-    for _ in range(BAD_STEPS):
-        trainer.step(0.5)
-        trainer.run.step += 1
-    trainer._log(0.5)
-    assert trainer.recovery.rate == 0.5
-    assert all(torch.equal(saved[f"model/{k}"], v) for k, v in trainer.model.state_dict().items())
-    rows = read_log(tmp_path / "run")
-    assert "back to the weights of step 0" in rows[-1]["event"]
-    assert rows[-2]["bad_steps"] == BAD_STEPS
-    assert rows[-2]["loss"]["ada"] is not None
-    trainer.step(0.5)
-    assert trainer.recovery.bad.tolist() == [0, BAD_STEPS]
-
-
-def test_training_that_never_recovers_ends_with_a_sentence_and_a_good_checkpoint(people, tmp_path):
-    trainer = make_trainer(people, tmp_path / "run")
-    poison(trainer, 10**6)
-    with pytest.raises(RunError, match="lower --lr"):
-        for _ in range(100):
-            trainer.step(0.5)
-            trainer._log(0.5)
-    Run.load(tmp_path / "run")
-
-
-def test_a_loss_a_thousand_times_too_high_is_survived(people, tmp_path):
-    trainer = make_trainer(people, tmp_path / "run", steps=40)
-    for _ in range(10):
-        trainer.step(0.3)
-    before = trainer.measure()["ada"]["l1"]
-    trainer.objective.config = LossConfig(l1=1e3, dssim=1e3, gradient=1e3)
-    trainer.step(0.3)
-    trainer.objective.config = LossConfig()
-    for _ in range(5):
-        trainer.step(0.3)
-    assert trainer.measure()["ada"]["l1"] < before * 1.5
 
 
 # Refusals

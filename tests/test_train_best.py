@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 from drawn_people import drawn_faceset
+from training import equal, read_log
 
 from fslab.model import ModelConfig
 from fslab.run import Run, load_tensors
@@ -24,10 +24,6 @@ def people(tmp_path_factory):
     return [drawn_faceset(folder / name, name) for name in ("ada", "dan")]
 
 
-def read_log(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture
 def scored(monkeypatch):
     """Let every measurement return the next of these scores, and keep the weights it saw."""
@@ -39,10 +35,6 @@ def scored(monkeypatch):
 
     monkeypatch.setattr(Watch, "measure", measure)
     return scores, seen
-
-
-def equal(a, b):
-    return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_the_log_tells_both_sides_of_every_measurement(people, tmp_path):

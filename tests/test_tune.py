@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import sqlite3
@@ -13,24 +12,21 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, get_args, get_origin, get_type_hints
 
 import optuna
 import pytest
-import tyro
 from drawn_people import drawn_faceset
-from tyro.conf import OmitSubcommandPrefixes
 
 import fslab.schedule
-from fslab import cli, study, tune
+from fslab import study
 from fslab.cli import main
 from fslab.consent import Consent
 from fslab.errors import ConsentError, OutputError, RunError
 from fslab.media import read_image
-from fslab.model import PRESETS, ModelConfig, SwapAutoencoder
-from fslab.run import Run, append_log
+from fslab.model import ModelConfig
+from fslab.run import Run
 from fslab.schedule import TrainConfig
-from fslab.search import DIALS, LOST, TuneConfig, describe_row, flatten, held_out_score, train_command, with_settings
+from fslab.search import DIALS, TuneConfig, describe_row, flatten, held_out_score
 from fslab.swap import Swapper
 from fslab.tune import TuneHooks, search_settings
 
@@ -61,89 +57,6 @@ def trials_of(file):
 
 def load(file):
     return optuna.load_study(study_name=study.NAME, storage=f"sqlite:///{file}")
-
-
-# What is searched, and what better means
-
-
-def test_every_dial_turns_a_setting_that_exists_and_starts_from_every_preset():
-    for model, config in PRESETS.values():
-        settings = flatten(model, config)
-        assert set(DIALS) <= set(settings)
-        assert {n for n in DIALS if not DIALS[n].holds(settings[n])} == set()
-
-
-def test_every_drawn_setting_is_held_by_its_dial_and_makes_a_network():
-    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for i in range(12):
-        trial = drawn.ask()
-        values = {name: dial.suggest(trial, name) for name, dial in DIALS.items()}
-        assert all(DIALS[n].holds(v) for n, v in values.items()), values
-        model, config = (with_settings(c, values) for c in PRESETS["tiny"])
-        assert {n: v for n, v in flatten(model, config).items() if n in values} == values
-        unchanged = {n: v for n, v in flatten(*PRESETS["tiny"]).items() if n not in values}
-        assert {n: flatten(model, config)[n] for n in unchanged} == unchanged
-        if i < 2:
-            SwapAutoencoder(replace(model, size=32), ["ada", "dan"])
-
-
-def test_what_a_dial_does_not_hold():
-    assert not DIALS["lr"].holds(0.5)
-    assert not DIALS["width"].holds(33)
-    assert not DIALS["encoder"].holds("timm:mobilenetv2_100")
-    model, config = PRESETS["tiny"]
-    timm = flatten(replace(model, encoder="timm:mobilenetv2_100"), replace(config, base="none"))
-    assert "encoder" not in TuneConfig().names(timm)
-    with pytest.raises(ValueError, match="encoder must start within small, fakeapp, got timm"):
-        TuneConfig(search="lr,encoder").names(timm)
-    assert TuneConfig(search="blocks, lr").names(timm) == ["lr", "blocks"]
-
-
-def test_the_shape_of_a_network_is_searched_only_where_no_base_fixes_it():
-    model, config = PRESETS["tiny"]
-    assert config.base == "tiny"
-    assert not set(TuneConfig().names(flatten(model, config))) & {"width", "blocks", "decoder", "encoder"}
-    assert {"width", "lr"} <= set(TuneConfig().names(flatten(model, replace(config, base="none"))))
-    with pytest.raises(ValueError, match="width can be searched with --base none alone"):
-        TuneConfig(search="lr,width").names(flatten(model, config))
-
-
-def test_the_command_line_says_the_settings_exactly():
-    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    for preset in ("tiny", "fakeapp"):
-        trial = drawn.ask()
-        values = {name: dial.suggest(trial, name) for name, dial in DIALS.items()}
-        model, config = (with_settings(c, values) for c in PRESETS[preset])
-        model, config = replace(model, draw_mask=False), replace(config, steps=7, measure_every=1.5)
-        line = train_command([Path("my faces/ada"), Path("dan")], Path("out"), preset, model, config)
-        program, *words = shlex.split(line)
-        assert program == "fslab"
-        parsed = tyro.cli(OmitSubcommandPrefixes[cli._commands(words)], args=words)
-        assert parsed.facesets == (Path("my faces/ada"), Path("dan"))
-        assert parsed.model == model
-        assert parsed.train == replace(config, measure_every=parsed.train.measure_every)
-    assert train_command([Path("a")], Path("o"), "tiny", *PRESETS["tiny"]).endswith("--preset tiny --budget 10m")
-
-
-def test_the_score_is_the_swaps_then_the_redrawing():
-    row = {"held_out": {"ada": {"l1": 0.1, "ssim": 0.5}, "dan": {"l1": 0.2, "ssim": 0.7}}}
-    assert held_out_score(row | {"score": 0.0}) == pytest.approx(0.006)
-    assert held_out_score(row | {"score": 0.4}) == pytest.approx(0.406)
-    assert held_out_score({"loss": {"ada": 1.0}}) is None
-    assert held_out_score(row | {"score": None}) == LOST
-    assert held_out_score({"held_out": {"ada": {"l1": None, "ssim": None}}, "score": 0.3}) == LOST
-    assert held_out_score({"held_out": {"ada": {"l1": 1.0, "ssim": -0.5}}, "score": 0.0}) == 0.0 > LOST
-
-
-def options(config):
-    for name, hint in get_type_hints(config, include_extras=True).items():
-        kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        yield from options(kind) if hasattr(kind, "__dataclass_fields__") else [name]
-
-
-def test_every_option_of_the_command_has_a_name_of_its_own():
-    names = list(options(cli.Tune))
-    assert len(set(names)) == len(names)
 
 
 # A search
@@ -328,85 +241,6 @@ def test_a_trial_that_kills_its_process_again_and_again_is_left_alone():
     values = [t.params["x"] for t in made.trials if "x" in t.params]
     assert values[: study.RETRIES + 1] == [values[0]] * (study.RETRIES + 1)
     assert values[study.RETRIES + 1] != values[0]
-
-
-# Proposals, comparisons, importance
-
-
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-def test_each_trial_draws_from_a_seed_of_its_own(tmp_path):
-    about = {"people": {}, "search": ["x"], "settings": {}}
-
-    def propose(name, seed, n):
-        url, values = f"sqlite:///{tmp_path / name}", []
-        for _ in range(n):  # each time in what might be another process
-            trial = study.open_study(url, about, {"x": 0.5}, seed).ask()
-            values.append(trial.suggest_float("x", 0, 1))
-        return values
-
-    first = propose("a.db", 0, 3)
-    assert first == propose("b.db", 0, 3)
-    assert first[1] != propose("c.db", 1, 2)[1]
-    assert first[0] == 0.5
-    assert len(set(first)) == 3
-
-
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-def test_a_training_worse_than_the_median_is_given_up_early(tmp_path):
-    about = {"people": {}, "search": ["lr"], "settings": {}}
-    made = study.open_study("sqlite://", about, {"lr": 1e-3}, 0)
-    tuner = tune.Tuner(made, [], tmp_path, (MODEL, replace(CONFIG, steps=16)), TuneHooks())
-
-    def follow(name, scores):
-        """Follow a training that measures these scores, step by step; return where it ended, and its trial."""
-        trial = made.ask()
-        watch = tune._Watch(trial, tmp_path / name, tuner.configs[1], tuner)
-        (tmp_path / name).mkdir()
-        for step, score in scores.items():
-            append_log(tmp_path / name, {"step": step, "seconds": 0.1, "loss": {"ada": 1.0}})
-            assert watch.should_stop() is False
-            ssim = None if score is None else 0.0
-            row = {"step": step, "seconds": 0.1, "held_out": {"ada": {"l1": 0.1, "ssim": ssim}}, "score": score}
-            append_log(tmp_path / name, row)
-            if watch.should_stop():
-                made.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                return step, trial
-        made.tell(trial, watch.score)
-        return step, trial
-
-    def rising(slope):
-        return {k: slope * k for k in range(1, 17)}
-
-    for i in range(study.STARTUP):
-        assert follow(f"good{i}", rising(0.02))[0] == 16
-    assert follow("better", rising(0.03))[0] == 16
-    assert follow("worse", rising(0.01))[0] == 8  # half of the way is waited for
-    assert follow("lost", {1: 0.5, 2: None})[0] == 2
-    late, trial = follow("late", rising(0.02) | {16: 0.0})
-    assert (late, made.trials[trial.number].state.name) == (16, "COMPLETE")  # at its end nothing is saved by giving up
-    assert made.trials[trial.number].value == pytest.approx(0.3)  # the best of its measurements
-    assert set(made.trials[0].intermediate_values) == set(range(1, study.RUNGS + 1))
-    _, trial = follow("slow", {5: 0.1, 12: 0.3, 16: 0.4})
-    assert made.trials[trial.number].intermediate_values == {2: 0.1, 3: 0.1, 4: 0.1, 5: 0.1, 6: 0.3, 7: 0.3, 8: 0.4}
-
-
-def test_importance_finds_what_decides():
-    made = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    floats = optuna.distributions.FloatDistribution(0, 1)
-
-    def add(n):
-        for i in range(n):
-            x, y = (i * 0.618) % 1, (i * 0.414) % 1
-            made.add_trial(
-                optuna.create_trial(params={"x": x, "y": y}, distributions={"x": floats, "y": floats}, value=x)
-            )
-
-    add(2 * study.TARGETS - 1)
-    assert study.find_importance(made, ["x", "y"]) == {}
-    add(40)
-    found = study.find_importance(made, ["x", "y"])
-    assert sum(found.values()) == pytest.approx(1)
-    assert found["x"] > 0.8
 
 
 # Refusals

@@ -83,6 +83,14 @@ def test_people_extract_train_job_stop(client, settings, facesets):
     assert "fs-stopped" in str(client.predict(who, api_name="/job"))
 
 
+def test_the_pages_own_scripts_come_before_gradios(url):
+    page = httpx.get(url)
+    assert int(page.headers["content-length"]) == len(page.content)
+    assert page.text.index("fslab_language") < page.text.index("gradio_config"), "or the language is chosen too late"
+    assert page.text.index(ROUTE) < page.text.index("gradio_config")
+    assert page.text.count("<head>") == 1
+
+
 def test_a_page_asks_for_news_without_gradios_queue(client, url):
     who = enter(client)
     told = httpx.get(f"{url}{ROUTE}", headers={HEADER: who, "Accept-Language": "zh-CN"})

@@ -146,6 +146,16 @@ def test_controls_say_only_what_was_changed():
         controls.read_controls(SwapConfig(), ["nonsense"])
 
 
+def test_a_choice_that_still_stands_is_not_set_anew():
+    """An answer that was asked for before the visitor chose another must not undo that."""
+    assert "value" not in page.offer(["ada", "dan"], "dan")
+    assert "value" not in page.offer(["ada", "dan"], ["dan", "ada"])
+    assert page.offer(["ada", "dan"], None)["value"] == page.offer(["ada", "dan"], "eve")["value"] == "ada"
+    assert page.offer(["ada", "dan", "eve"], ["dan"])["value"] == ["dan", "ada"]
+    assert "value" not in page.offer([("ada + dan", "tiny-1")], "tiny-1")
+    assert page.offer([], "ada")["value"] is None
+
+
 def test_a_value_out_of_range_is_refused_before_work():
     values = [c.default for c in swap.CONTROLS]
     values[[c.name for c in swap.CONTROLS].index("colour")] = 3.0

@@ -75,8 +75,8 @@ def launch(page: "gr.Blocks", settings: AppSettings, *, block: bool = True, **wh
     from starlette.middleware import Middleware
 
     from fslab.webapp.guard import Guard
+    from fslab.webapp.head_first import HeadFirst
     from fslab.webapp.news import News
-    from fslab.webapp.switching import HeadFirst
 
     place = _Place(**where)
     check_exposure(place.host, place.share, bool(place.auth), settings)

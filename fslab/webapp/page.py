@@ -133,16 +133,18 @@ def _lead_to(step: str, tabs: gr.Tabs) -> object:
 
 
 def offer(choices: list, chosen: object) -> object:
-    """Return an update of a dropdown that keeps what is chosen while it is there, else takes the first.
+    """Return an update of a dropdown that leaves what is chosen alone while it is there, else takes the first.
 
-    A list of people, which training wants two of, is filled up to two.
+    Left alone, not set anew: the visitor may have chosen another since this was asked. A list of people, which training
+    wants two of, is filled up to two.
     """
     values = [c[1] if isinstance(c, tuple) else c for c in choices]
     if isinstance(chosen, list):
         kept = [c for c in chosen if c in values]
-        spare = [v for v in values if v not in kept]
-        return gr.update(choices=choices, value=kept + spare[: max(2 - len(kept), 0)])
-    return gr.update(choices=choices, value=chosen if chosen in values else next(iter(values), None))
+        wanted = kept + [v for v in values if v not in kept][: max(2 - len(kept), 0)]
+    else:
+        wanted = chosen if chosen in values else next(iter(values), None)
+    return gr.update(choices=choices) if wanted == chosen else gr.update(choices=choices, value=wanted)
 
 
 def _handlers(lab: Lab) -> tuple[Callable, Callable, Callable, Callable]:

@@ -173,7 +173,7 @@ check(my_limiter, my_fair_limiter, ([0, 1, 2, 3, 61, 62], 3), (list(range(0, 200
 # from gradio_client import Client, handle_file
 #
 # lab = Client("http://127.0.0.1:7860")
-# me = lab.predict("", api_name="/enter")
+# me = lab.predict("", api_name="/enter")[-1]
 # lab.predict(me, "packaged", "dan", "ada", handle_file("ada.png"), api_name="/swap_image")
 # ```
 #

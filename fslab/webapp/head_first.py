@@ -1,4 +1,7 @@
-"""The chosen language, told to the browser before Gradio asks it: Gradio adds its own head only after that."""
+"""The page's own scripts at the beginning of its head: Gradio adds a head of one's own only once it has started.
+
+By then it has asked the browser for its language, and the one that the visitor chose would come too late.
+"""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
